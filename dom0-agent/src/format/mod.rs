@@ -1,0 +1,1 @@
+//! The exact text and JSON that xl prints, from plain typed input.

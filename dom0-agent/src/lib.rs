@@ -1,0 +1,4 @@
+//! Guest lifecycle for Xen: the daemon, and the xl and parapet commands.
+
+pub mod config;
+pub mod format;
