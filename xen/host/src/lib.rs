@@ -1,0 +1,9 @@
+//! How we reach Xen: privcmd, grants, event channels, foreign memory and xenstore, behind the seam traits.
+//!
+//! The only crate with `unsafe`. Programs take the traits of [`seam`]; the real implementations live in the other modules, the
+//! simulated ones in `xen-sim`.
+
+pub mod error;
+pub mod region;
+pub mod seam;
+pub mod xenstore;

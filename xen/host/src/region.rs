@@ -1,0 +1,245 @@
+//! Memory that somebody else can write at any time: guest pages, ring pages, and the private buffers next to them.
+//!
+//! A [`SharedRegion`] is bytes behind a raw pointer. No reference into it ever exists: every access copies, by volatile or atomic
+//! operations, into or out of private memory, so a value that was checked cannot change afterwards.
+
+use crate::error::Error;
+use nix::errno::Errno;
+use std::any::Any;
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU8, Ordering};
+use xen_abi::ids::PAGE_SIZE;
+
+/// A run of mapped bytes, unmapped when dropped.
+pub struct SharedRegion {
+    base: NonNull<u8>,
+    len: usize,
+    /// Undoes the mapping when dropped.
+    _keeper: Box<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the region is plain memory that any thread may access; every access is a volatile or atomic copy, and the keeper that
+// unmaps it is itself Send and Sync.
+unsafe impl Send for SharedRegion {}
+// SAFETY: as above: shared access never creates a reference, so concurrent access through `&self` is no data race in Rust's sense
+// beyond what foreign memory allows anyway.
+unsafe impl Sync for SharedRegion {}
+
+impl fmt::Debug for SharedRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedRegion").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// An mmap that is undone on drop.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    pub(crate) base: NonNull<u8>,
+    pub(crate) len: usize,
+}
+
+// SAFETY: a Mapping only remembers an address range to unmap.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; it offers no access to the memory.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: base and len are exactly what mmap returned, and nobody else unmaps them.
+        let result = unsafe { nix::sys::mman::munmap(self.base.cast(), self.len) };
+        if let Err(errno) = result {
+            tracing::error!(%errno, len = self.len, "munmap failed");
+        }
+    }
+}
+
+impl SharedRegion {
+    /// Wraps memory that stays valid for reads and writes of `len` bytes until `keeper` is dropped.
+    ///
+    /// # Safety
+    /// `base..base+len` must be mapped readable (and writable, if it is ever written through this region) for as long as `keeper` lives,
+    /// and no Rust reference to it may exist.
+    pub(crate) unsafe fn new(base: NonNull<u8>, len: usize, keeper: Box<dyn Any + Send + Sync>) -> Self {
+        Self { base, len, _keeper: keeper }
+    }
+
+    /// Private zeroed pages: a bounce buffer.
+    ///
+    /// # Errors
+    /// The kernel has no memory.
+    pub fn anonymous(pages: usize) -> Result<Self, Error> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+        let len = pages.max(1) * PAGE_SIZE;
+        let Some(size) = std::num::NonZeroUsize::new(len) else {
+            return Err(Error::refused("mmap", Errno::EINVAL));
+        };
+        // SAFETY: a fresh anonymous mapping aliases nothing.
+        let base = unsafe {
+            mmap_anonymous(
+                None,
+                size,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE | MapFlags::MAP_POPULATE,
+            )
+        }
+        .map_err(|errno| Error::refused("mmap of a buffer", errno))?
+        .cast::<u8>();
+        // SAFETY: the mapping is readable and writable and lives until the keeper unmaps it.
+        Ok(unsafe { Self::new(base, len, Box::new(Mapping { base, len })) })
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Address of the first byte, for system calls that take a buffer. Dereferencing it is unsafe for the usual reasons.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    fn at(&self, offset: usize, len: usize) -> *mut u8 {
+        let end = offset.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "access to {offset}+{len} in a region of {}",
+            self.len
+        );
+        // SAFETY: offset + len was checked against the mapped length just above.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Copies out.
+    ///
+    /// # Panics
+    /// When the range is outside of the region: offsets are ours, never a guest's.
+    pub fn read(&self, offset: usize, into: &mut [u8]) {
+        let from = self.at(offset, into.len());
+        // SAFETY: `from` is valid for `into.len()` bytes (checked by `at`), `into` is private memory and cannot overlap it.
+        unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Copies out into a fresh vector.
+    #[must_use]
+    pub fn read_vec(&self, offset: usize, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.read(offset, &mut bytes);
+        bytes
+    }
+
+    /// Copies in.
+    ///
+    /// # Panics
+    /// As [`SharedRegion::read`].
+    pub fn write(&self, offset: usize, from: &[u8]) {
+        let to = self.at(offset, from.len());
+        // SAFETY: `to` is valid for `from.len()` bytes (checked by `at`), `from` is private memory and cannot overlap it.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Copies between two regions without a stop in private memory (guest page to bounce buffer and back).
+    ///
+    /// # Panics
+    /// When either range is outside of its region.
+    pub fn copy_to(&self, offset: usize, to: &SharedRegion, to_offset: usize, len: usize) {
+        let from = self.at(offset, len);
+        let into = to.at(to_offset, len);
+        // SAFETY: both ranges were checked; `copy` allows overlap.
+        unsafe { std::ptr::copy(from, into, len) };
+    }
+
+    /// Fills with one byte.
+    ///
+    /// # Panics
+    /// When the range is outside of the region.
+    pub fn fill(&self, offset: usize, len: usize, byte: u8) {
+        let to = self.at(offset, len);
+        // SAFETY: the range was checked by `at`.
+        unsafe { std::ptr::write_bytes(to, byte, len) };
+    }
+
+    fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4), "unaligned u32 at {offset}");
+        let at = self.at(offset, 4).cast::<u32>();
+        // SAFETY: in bounds and, since mappings start on a page, aligned; an atomic may be shared with foreign writers.
+        unsafe { AtomicU32::from_ptr(at) }
+    }
+
+    /// Reads an aligned u32; later reads are not moved before it.
+    #[must_use]
+    pub fn load_u32(&self, offset: usize) -> u32 {
+        self.atomic_u32(offset).load(Ordering::Acquire)
+    }
+
+    /// Writes an aligned u32; earlier writes are visible before it.
+    pub fn store_u32(&self, offset: usize, value: u32) {
+        self.atomic_u32(offset).store(value, Ordering::Release);
+    }
+
+    /// Reads an aligned u16.
+    #[must_use]
+    pub fn load_u16(&self, offset: usize) -> u16 {
+        assert!(offset.is_multiple_of(2), "unaligned u16 at {offset}");
+        let at = self.at(offset, 2).cast::<u16>();
+        // SAFETY: in bounds and aligned; an atomic may be shared with foreign writers.
+        unsafe { AtomicU16::from_ptr(at) }.load(Ordering::Acquire)
+    }
+
+    /// Reads one byte.
+    #[must_use]
+    pub fn load_u8(&self, offset: usize) -> u8 {
+        let at = self.at(offset, 1);
+        // SAFETY: in bounds; an atomic may be shared with foreign writers.
+        unsafe { AtomicU8::from_ptr(at) }.load(Ordering::Acquire)
+    }
+}
+
+/// Orders everything before against everything after, for both sides of a ring (the full barrier of `RING_FINAL_CHECK`).
+pub fn full_barrier() {
+    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_written_are_bytes_read() {
+        let region = SharedRegion::anonymous(2).unwrap();
+        region.write(4090, b"across the page");
+        assert_eq!(region.read_vec(4090, 15), b"across the page");
+        region.store_u32(8, 0xdead_beef);
+        assert_eq!(region.load_u32(8), 0xdead_beef);
+        assert_eq!(region.load_u16(8), 0xbeef);
+        assert_eq!(region.load_u8(11), 0xde);
+    }
+
+    #[test]
+    #[should_panic(expected = "access to 4090+10 in a region of 4096")]
+    fn a_range_outside_is_refused() {
+        let region = SharedRegion::anonymous(1).unwrap();
+        region.write(4090, &[0; 10]);
+    }
+
+    #[test]
+    fn regions_copy_to_each_other() {
+        let a = SharedRegion::anonymous(1).unwrap();
+        let b = SharedRegion::anonymous(1).unwrap();
+        a.write(0, b"payload");
+        a.copy_to(0, &b, 100, 7);
+        assert_eq!(b.read_vec(100, 7), b"payload");
+        b.fill(100, 7, 0);
+        assert_eq!(b.read_vec(100, 7), [0; 7]);
+    }
+}
