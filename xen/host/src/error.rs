@@ -45,13 +45,21 @@ impl Error {
     /// A refused operation without a domain.
     #[must_use]
     pub fn refused(op: &'static str, errno: Errno) -> Self {
-        Self::Refused { op, domid: None, errno }
+        Self::Refused {
+            op,
+            domid: None,
+            errno,
+        }
     }
 
     /// A refused operation on a domain.
     #[must_use]
     pub fn refused_for(op: &'static str, domid: DomId, errno: Errno) -> Self {
-        Self::Refused { op, domid: Some(domid), errno }
+        Self::Refused {
+            op,
+            domid: Some(domid),
+            errno,
+        }
     }
 
     /// The errno behind it, where there is one.
@@ -84,7 +92,9 @@ fn meaning(errno: Errno) -> &'static str {
 
 fn device_hint(errno: Errno) -> &'static str {
     match errno {
-        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => "; is this a Xen control domain, and is the module loaded?",
+        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
+            "; is this a Xen control domain, and is the module loaded?"
+        }
         Errno::EACCES | Errno::EPERM => "; this needs root",
         _ => "",
     }

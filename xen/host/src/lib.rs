@@ -4,6 +4,8 @@
 //! simulated ones in `xen-sim`.
 
 pub mod error;
+pub mod eventfd;
+pub mod frames;
 pub mod region;
 pub mod seam;
 pub mod xenstore;

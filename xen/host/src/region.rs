@@ -8,13 +8,14 @@ use nix::errno::Errno;
 use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use xen_abi::ids::PAGE_SIZE;
 
 /// A run of mapped bytes, unmapped when dropped.
 pub struct SharedRegion {
     base: NonNull<u8>,
     len: usize,
+    writable: bool,
     /// Undoes the mapping when dropped.
     _keeper: Box<dyn Any + Send + Sync>,
 }
@@ -28,7 +29,9 @@ unsafe impl Sync for SharedRegion {}
 
 impl fmt::Debug for SharedRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedRegion").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("SharedRegion")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,8 +63,31 @@ impl SharedRegion {
     /// # Safety
     /// `base..base+len` must be mapped readable (and writable, if it is ever written through this region) for as long as `keeper` lives,
     /// and no Rust reference to it may exist.
-    pub(crate) unsafe fn new(base: NonNull<u8>, len: usize, keeper: Box<dyn Any + Send + Sync>) -> Self {
-        Self { base, len, _keeper: keeper }
+    pub(crate) unsafe fn new(
+        base: NonNull<u8>,
+        len: usize,
+        keeper: Box<dyn Any + Send + Sync>,
+    ) -> Self {
+        // SAFETY: the caller's promise, and full access asks no less of it.
+        unsafe { Self::with_access(base, len, true, keeper) }
+    }
+
+    /// As [`SharedRegion::new`], for memory that may be mapped read-only: a write through the region then panics instead of faulting.
+    ///
+    /// # Safety
+    /// As [`SharedRegion::new`]; writable memory is needed only if `writable`.
+    pub(crate) unsafe fn with_access(
+        base: NonNull<u8>,
+        len: usize,
+        writable: bool,
+        keeper: Box<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self {
+            base,
+            len,
+            writable,
+            _keeper: keeper,
+        }
     }
 
     /// Private zeroed pages: a bounce buffer.
@@ -107,6 +133,18 @@ impl SharedRegion {
         self.base.as_ptr()
     }
 
+    /// Whether it may be written.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// As [`SharedRegion::at`], for a write.
+    fn at_mut(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(self.writable, "write to a read-only region");
+        self.at(offset, len)
+    }
+
     fn at(&self, offset: usize, len: usize) -> *mut u8 {
         let end = offset.checked_add(len);
         assert!(
@@ -142,7 +180,7 @@ impl SharedRegion {
     /// # Panics
     /// As [`SharedRegion::read`].
     pub fn write(&self, offset: usize, from: &[u8]) {
-        let to = self.at(offset, from.len());
+        let to = self.at_mut(offset, from.len());
         // SAFETY: `to` is valid for `from.len()` bytes (checked by `at`), `from` is private memory and cannot overlap it.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
@@ -154,7 +192,7 @@ impl SharedRegion {
     /// When either range is outside of its region.
     pub fn copy_to(&self, offset: usize, to: &SharedRegion, to_offset: usize, len: usize) {
         let from = self.at(offset, len);
-        let into = to.at(to_offset, len);
+        let into = to.at_mut(to_offset, len);
         // SAFETY: both ranges were checked; `copy` allows overlap.
         unsafe { std::ptr::copy(from, into, len) };
     }
@@ -164,7 +202,7 @@ impl SharedRegion {
     /// # Panics
     /// When the range is outside of the region.
     pub fn fill(&self, offset: usize, len: usize, byte: u8) {
-        let to = self.at(offset, len);
+        let to = self.at_mut(offset, len);
         // SAFETY: the range was checked by `at`.
         unsafe { std::ptr::write_bytes(to, byte, len) };
     }
@@ -184,6 +222,7 @@ impl SharedRegion {
 
     /// Writes an aligned u32; earlier writes are visible before it.
     pub fn store_u32(&self, offset: usize, value: u32) {
+        assert!(self.writable, "write to a read-only region");
         self.atomic_u32(offset).store(value, Ordering::Release);
     }
 
@@ -194,6 +233,38 @@ impl SharedRegion {
         let at = self.at(offset, 2).cast::<u16>();
         // SAFETY: in bounds and aligned; an atomic may be shared with foreign writers.
         unsafe { AtomicU16::from_ptr(at) }.load(Ordering::Acquire)
+    }
+
+    /// Writes an aligned u16; earlier writes are visible before it.
+    pub fn store_u16(&self, offset: usize, value: u16) {
+        assert!(offset.is_multiple_of(2), "unaligned u16 at {offset}");
+        let at = self.at_mut(offset, 2).cast::<u16>();
+        // SAFETY: in bounds and aligned; an atomic may be shared with foreign writers.
+        unsafe { AtomicU16::from_ptr(at) }.store(value, Ordering::Release);
+    }
+
+    /// Reads an aligned u64; later reads are not moved before it.
+    #[must_use]
+    pub fn load_u64(&self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8), "unaligned u64 at {offset}");
+        let at = self.at(offset, 8).cast::<u64>();
+        // SAFETY: in bounds and aligned; an atomic may be shared with foreign writers.
+        unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Acquire)
+    }
+
+    /// Writes an aligned u64; earlier writes are visible before it.
+    pub fn store_u64(&self, offset: usize, value: u64) {
+        assert!(offset.is_multiple_of(8), "unaligned u64 at {offset}");
+        let at = self.at_mut(offset, 8).cast::<u64>();
+        // SAFETY: in bounds and aligned; an atomic may be shared with foreign writers.
+        unsafe { AtomicU64::from_ptr(at) }.store(value, Ordering::Release);
+    }
+
+    /// Writes one byte; earlier writes are visible before it.
+    pub fn store_u8(&self, offset: usize, value: u8) {
+        let at = self.at_mut(offset, 1);
+        // SAFETY: in bounds; an atomic may be shared with foreign writers.
+        unsafe { AtomicU8::from_ptr(at) }.store(value, Ordering::Release);
     }
 
     /// Reads one byte.

@@ -119,9 +119,15 @@ pub trait StoreExt: Store {
     /// As xenstored says.
     fn one(&self, tx: TxId, op: StoreOp) -> Result<StoreReply, StoreError> {
         let path = op.path().to_owned();
-        self.call(tx, std::slice::from_ref(&op))?.pop().unwrap_or_else(|| {
-            Err(StoreError::Malformed { op: "call", path, what: "no answer".into() })
-        })
+        self.call(tx, std::slice::from_ref(&op))?
+            .pop()
+            .unwrap_or_else(|| {
+                Err(StoreError::Malformed {
+                    op: "call",
+                    path,
+                    what: "no answer".into(),
+                })
+            })
     }
 
     /// A value as text; `None` when the node does not exist.
@@ -155,7 +161,11 @@ pub trait StoreExt: Store {
     /// # Errors
     /// As xenstored says.
     fn write_text(&self, tx: TxId, path: &str, value: &str) -> Result<(), StoreError> {
-        self.one(tx, StoreOp::Write(path.to_owned(), value.as_bytes().to_vec())).map(drop)
+        self.one(
+            tx,
+            StoreOp::Write(path.to_owned(), value.as_bytes().to_vec()),
+        )
+        .map(drop)
     }
 
     /// Removes a tree; a missing node is fine.
@@ -175,7 +185,11 @@ pub trait StoreExt: Store {
     /// The first refusal, or [`StoreError::Conflict`].
     fn commit(&self, purpose: &str, ops: &[StoreOp]) -> Result<(), StoreError> {
         self.transaction(purpose, |store, tx| {
-            store.call(tx, ops)?.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+            store
+                .call(tx, ops)?
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()
+                .map(drop)
         })
     }
 
@@ -205,7 +219,10 @@ pub trait StoreExt: Store {
                 }
             }
         }
-        Err(StoreError::Conflict { purpose: purpose.to_owned(), attempts: TRANSACTION_ATTEMPTS })
+        Err(StoreError::Conflict {
+            purpose: purpose.to_owned(),
+            attempts: TRANSACTION_ATTEMPTS,
+        })
     }
 }
 
@@ -220,5 +237,9 @@ fn text(path: &str, bytes: Vec<u8>) -> Result<String, StoreError> {
 }
 
 fn shape(op: &'static str, path: &str) -> StoreError {
-    StoreError::Malformed { op, path: path.to_owned(), what: "answer of another kind".into() }
+    StoreError::Malformed {
+        op,
+        path: path.to_owned(),
+        what: "answer of another kind".into(),
+    }
 }

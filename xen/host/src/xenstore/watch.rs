@@ -47,14 +47,27 @@ impl std::fmt::Debug for Watch {
 /// A watch's two ends. `unregister` runs when the consumer goes away.
 pub fn channel(root: &str, unregister: Box<dyn FnOnce() + Send + Sync>) -> (WatchSender, Watch) {
     let inner = Arc::new(Inner::default());
-    let sender = WatchSender { root: root.to_owned(), inner: Arc::clone(&inner) };
-    (sender, Watch { inner, unregister: Some(unregister) })
+    let sender = WatchSender {
+        root: root.to_owned(),
+        inner: Arc::clone(&inner),
+    };
+    (
+        sender,
+        Watch {
+            inner,
+            unregister: Some(unregister),
+        },
+    )
 }
 
 impl WatchSender {
     /// Queues an event for `path`, unless the same path is waiting already.
     pub fn send(&self, path: &str) {
-        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if state.paths.iter().any(|waiting| waiting == path) {
             return;
         }
@@ -71,7 +84,11 @@ impl WatchSender {
 
     /// The connection is gone for good; consumers see the end after what is queued.
     pub fn close(&self) {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .closed = true;
         self.inner.ready.notify_all();
         self.inner.notify.notify_one();
     }
@@ -81,14 +98,23 @@ impl Watch {
     /// The next path that changed, if one waits.
     #[must_use]
     pub fn try_next(&self) -> Option<String> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).paths.pop_front()
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .paths
+            .pop_front()
     }
 
     /// Waits for the next path; `None` on timeout or when the watch ended.
     #[must_use]
     pub fn next_timeout(&self, timeout: Duration) -> Option<String> {
         let deadline = Instant::now() + timeout;
-        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(path) = state.paths.pop_front() {
                 return Some(path);
@@ -111,7 +137,11 @@ impl Watch {
         loop {
             let notified = self.inner.notify.notified();
             {
-                let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = self
+                    .inner
+                    .state
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 if let Some(path) = state.paths.pop_front() {
                     return Some(path);
                 }
@@ -163,7 +193,10 @@ mod tests {
         let (sender, watch) = channel("/a", Box::new(|| ()));
         sender.send("/a");
         sender.close();
-        assert_eq!(watch.next_timeout(Duration::from_secs(5)).as_deref(), Some("/a"));
+        assert_eq!(
+            watch.next_timeout(Duration::from_secs(5)).as_deref(),
+            Some("/a")
+        );
         assert_eq!(watch.next_timeout(Duration::from_secs(5)), None);
     }
 }
