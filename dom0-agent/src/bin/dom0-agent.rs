@@ -1,0 +1,3 @@
+//! dom0-agent.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! parapet.
+
+fn main() {}

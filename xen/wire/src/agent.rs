@@ -1,0 +1,311 @@
+//! What the commands and the monitor ask of the agent, and what it answers.
+//!
+//! One request, then zero or more [`Reply::Progress`] or [`Reply::Event`], then one final reply. The first request of a connection is
+//! [`Request::Hello`]. Who may ask is decided by the caller's uid, taken from the socket.
+
+use serde::{Deserialize, Serialize};
+use xen_abi::domain::ShutdownReason;
+use xen_abi::ids::{DomId, Handle};
+
+/// From a client. Append only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// First request.
+    Hello {
+        /// Program name, for the agent's log.
+        client: String,
+    },
+    /// Builds and starts a guest.
+    Create(Create),
+    /// Destroys a domain (ours or a stock one) and all that belongs to it.
+    Destroy {
+        /// Which.
+        domid: DomId,
+    },
+    /// Adds a disk, `xl` syntax already parsed into JSON of the agent's `DiskSpec`.
+    AttachDisk {
+        /// Which guest.
+        domid: DomId,
+        /// `DiskSpec` as JSON.
+        spec: String,
+    },
+    /// Removes a disk.
+    DetachDisk {
+        /// Which guest.
+        domid: DomId,
+        /// Device number.
+        devid: u32,
+        /// Do not wait for the guest's consent.
+        force: bool,
+    },
+    /// Adds a network interface, as JSON of the agent's `VifSpec`.
+    AttachNet {
+        /// Which guest.
+        domid: DomId,
+        /// `VifSpec` as JSON.
+        spec: String,
+    },
+    /// Removes a network interface.
+    DetachNet {
+        /// Which guest.
+        domid: DomId,
+        /// Device number.
+        devid: u32,
+    },
+    /// Changes the name.
+    Rename {
+        /// Which guest.
+        domid: DomId,
+        /// New name.
+        name: String,
+    },
+    /// All guests the agent knows, running or waiting for a restart.
+    Guests,
+    /// Stops a guest (if it still runs) and starts it again from its stored configuration: what the monitor does about a failure.
+    Restart {
+        /// Which guest, by uuid: a domid may be gone.
+        uuid: Handle,
+        /// One line for the journal and the log.
+        why: String,
+    },
+    /// Gives a guest up: destroys what is left and forgets it.
+    GiveUp {
+        /// Which guest.
+        uuid: Handle,
+        /// One line for the journal and the log.
+        why: String,
+    },
+    /// Events from now on, until the client hangs up. The first one is a [`Event::Snapshot`].
+    Subscribe,
+    /// Replaces every driver process by a new one, one after the other, without the guests noticing.
+    ReplaceDrivers {
+        /// Only this guest's.
+        domid: Option<DomId>,
+    },
+    /// The agent's health and counters.
+    Status,
+}
+
+/// See [`Request::Create`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Create {
+    /// The agent's `DomainConfig` as JSON.
+    pub config: String,
+    /// Leave it paused.
+    pub paused: bool,
+    /// Nobody acts on its events: no restart, no clean-up.
+    pub unmanaged: bool,
+}
+
+/// From the agent. Append only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Hello`.
+    Hello {
+        /// The agent's release.
+        release: String,
+        /// Xen's release.
+        xen: String,
+    },
+    /// A long request goes on.
+    Progress(String),
+    /// To `Create` and `Restart`.
+    Created {
+        /// The new domain.
+        domid: DomId,
+        /// What was spent on it.
+        cost: Cost,
+    },
+    /// To `Guests`.
+    Guests(Vec<Guest>),
+    /// To `Subscribe`, again and again.
+    Event(Event),
+    /// To `Status`, as JSON for people and scripts.
+    Status(String),
+    /// Everything went well.
+    Done,
+    /// It did not.
+    Failed(Failure),
+}
+
+/// Work one operation cost; carries over to hardware, unlike time in the lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Hypercalls made.
+    pub hypercalls: u64,
+    /// Round trips to xenstored.
+    pub store_round_trips: u64,
+    /// Wall time in microseconds.
+    pub micros: u64,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// What kind, for the exit code.
+    pub kind: FailureKind,
+    /// One message naming object, cause and way out.
+    pub text: String,
+}
+
+/// Kinds of failure, by what a caller does about them. The numbers are xl's negated libxl errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// Anything else (3).
+    Failed,
+    /// Memory (5).
+    NoMemory,
+    /// Configuration (6).
+    Invalid,
+    /// The guest did not answer in time (8).
+    GuestTimedOut,
+    /// Something of the host did not answer in time (9).
+    TimedOut,
+    /// Exists already (17).
+    Exists,
+    /// No such domain (21).
+    NoDomain,
+    /// The caller may not (13, no libxl equivalent).
+    NotPermitted,
+    /// Not there yet (4).
+    NotImplemented,
+}
+
+impl FailureKind {
+    /// Exit code of `xl create`.
+    #[must_use]
+    pub fn create_exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 3,
+            Self::NotImplemented => 4,
+            Self::NoMemory => 5,
+            Self::Invalid => 6,
+            Self::GuestTimedOut => 8,
+            Self::TimedOut => 9,
+            Self::NotPermitted => 13,
+            Self::Exists => 17,
+            Self::NoDomain => 21,
+        }
+    }
+}
+
+/// Protection class of a guest (`protect=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protection {
+    /// Event actions of the configuration only.
+    #[default]
+    None,
+    /// Restarted in place by the monitor.
+    Restart,
+    /// Also restarted on the other host.
+    Failover,
+    /// Also survives the loss of a host without losing work.
+    Continuous,
+}
+
+/// How the monitor watches a guest from inside and outside.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Watching {
+    /// Longest silence of `parapet-guest`'s heartbeat before the guest counts as hung, in milliseconds; `None`: not watched. Counting starts with the first beat.
+    pub heartbeat_timeout_ms: Option<u64>,
+    /// `tcp:ADDR:PORT`, `http://...`, `ping:ADDR`.
+    pub probes: Vec<String>,
+    /// Restarts within an hour before the monitor gives up; `None`: the monitor's default.
+    pub max_restarts: Option<u32>,
+}
+
+/// One guest as the agent knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its uuid; stays through restarts.
+    pub uuid: Handle,
+    /// Its name.
+    pub name: String,
+    /// The domain, while there is one.
+    pub domid: Option<DomId>,
+    /// What it is doing.
+    pub state: GuestState,
+    /// Protection class.
+    pub protection: Protection,
+    /// How to watch it.
+    pub watching: Watching,
+    /// Process id of its driver.
+    pub driver_pid: Option<u32>,
+}
+
+/// Life of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestState {
+    /// Being built.
+    Building,
+    /// Running (or paused, or blocked).
+    Running,
+    /// Shut down with this reason; the domain is still there.
+    Down(ShutdownReason),
+    /// No domain; waits for a restart by the monitor.
+    Waiting,
+    /// Being destroyed.
+    Dying,
+}
+
+/// What happened to guests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// Everything as it is now.
+    Snapshot(Vec<Guest>),
+    /// A guest was made or restarted and runs.
+    Started(Guest),
+    /// A guest shut down. For a protected guest that failed, the agent waits for the monitor's decision.
+    ShutDown {
+        /// Which guest.
+        uuid: Handle,
+        /// Its domain.
+        domid: DomId,
+        /// Why.
+        reason: ShutdownReason,
+    },
+    /// A guest's heartbeat was seen.
+    Heartbeat {
+        /// Which guest.
+        uuid: Handle,
+        /// Its counter.
+        counter: u64,
+    },
+    /// A driver died and was replaced.
+    DriverReplaced {
+        /// Which guest.
+        uuid: Handle,
+        /// From death to all devices served again, in microseconds.
+        micros: u64,
+    },
+    /// A guest is gone for good.
+    Gone {
+        /// Which guest.
+        uuid: Handle,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Kind, receive, send};
+
+    #[test]
+    fn requests_and_replies_survive_the_wire() {
+        let request = Request::Create(Create { config: "{}".into(), paused: true, unmanaged: false });
+        let mut wire = Vec::new();
+        send(&mut wire, Kind::AgentRequest, &request).unwrap();
+        assert_eq!(receive::<Request>(&mut wire.as_slice(), Kind::AgentRequest).unwrap(), request);
+        let reply = Reply::Event(Event::ShutDown {
+            uuid: Handle([7; 16]),
+            domid: DomId(3),
+            reason: ShutdownReason::Crash,
+        });
+        let mut wire = Vec::new();
+        send(&mut wire, Kind::AgentReply, &reply).unwrap();
+        assert_eq!(receive::<Reply>(&mut wire.as_slice(), Kind::AgentReply).unwrap(), reply);
+    }
+}
