@@ -84,6 +84,15 @@ pub enum Request {
     },
     /// The agent's health and counters.
     Status,
+    /// Changes protection class and watching of a guest, now and in its stored configuration. Answered by `Done`; subscribers get [`Event::Changed`].
+    Protect {
+        /// Which guest.
+        uuid: Handle,
+        /// The new class.
+        protection: Protection,
+        /// The new way of watching; `None` leaves it.
+        watching: Option<Watching>,
+    },
 }
 
 /// See [`Request::Create`].
@@ -286,6 +295,13 @@ pub enum Event {
         /// Which guest.
         uuid: Handle,
     },
+    /// `parapet-guest` said goodbye (see [`crate::heartbeat`]): its silence from now on means nothing.
+    HeartbeatStopped {
+        /// Which guest.
+        uuid: Handle,
+    },
+    /// Name, class or watching of a guest changed; it was not restarted.
+    Changed(Guest),
 }
 
 #[cfg(test)]

@@ -12,4 +12,5 @@
 pub mod agent;
 pub mod driver;
 pub mod frame;
+pub mod heartbeat;
 pub mod paths;
