@@ -17,6 +17,16 @@ pub enum Error {
         /// Xen's answer.
         errno: Errno,
     },
+    /// An operation on something with a name of its own (a tap, a file, a socket) failed.
+    #[error("{op} {object}: {errno}{}", named_hint(*.errno))]
+    Named {
+        /// What was asked.
+        op: &'static str,
+        /// The thing.
+        object: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
     /// A device node could not be opened.
     #[error("cannot open {path}: {errno}{}", device_hint(*.errno))]
     Device {
@@ -62,11 +72,23 @@ impl Error {
         }
     }
 
+    /// A refused operation on something with a name.
+    #[must_use]
+    pub fn named(op: &'static str, object: impl Into<String>, errno: Errno) -> Self {
+        Self::Named {
+            op,
+            object: object.into(),
+            errno,
+        }
+    }
+
     /// The errno behind it, where there is one.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Refused { errno, .. } | Self::Device { errno, .. } => Some(*errno),
+            Self::Refused { errno, .. }
+            | Self::Named { errno, .. }
+            | Self::Device { errno, .. } => Some(*errno),
             Self::Store(error) => error.errno(),
             Self::Unsupported(_) | Self::Malformed { .. } => None,
         }
@@ -96,6 +118,14 @@ fn device_hint(errno: Errno) -> &'static str {
             "; is this a Xen control domain, and is the module loaded?"
         }
         Errno::EACCES | Errno::EPERM => "; this needs root",
+        _ => "",
+    }
+}
+
+fn named_hint(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EACCES | Errno::EPERM => "; this needs root",
+        Errno::EBUSY => "; somebody else uses it",
         _ => "",
     }
 }

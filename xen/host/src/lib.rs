@@ -5,7 +5,10 @@
 
 pub mod error;
 pub mod eventfd;
+pub mod fdpass;
 pub mod frames;
+pub mod pty;
 pub mod region;
 pub mod seam;
+pub mod tap;
 pub mod xenstore;

@@ -90,6 +90,16 @@ impl SharedRegion {
         }
     }
 
+    /// The same memory, with `keeper` dropped right after it is unmapped: the bookkeeping of whoever made the mapping.
+    #[must_use]
+    pub fn kept_by(self, keeper: Box<dyn Any + Send + Sync>) -> Self {
+        let unmap = self._keeper;
+        Self {
+            _keeper: Box::new((unmap, keeper)),
+            ..self
+        }
+    }
+
     /// Private zeroed pages: a bounce buffer.
     ///
     /// # Errors
