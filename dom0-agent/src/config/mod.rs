@@ -13,10 +13,22 @@
 //! xl-network-configuration(5).
 
 pub mod boot;
+pub mod diag;
+pub mod lex;
+pub mod limits;
+pub mod number;
+pub mod parse;
+pub mod size;
+pub mod tree;
+pub mod vdev;
 pub mod cpu;
+pub mod cpulist;
 pub mod disk;
+mod disk_rules;
 pub mod domain;
 pub mod events;
 pub mod memory;
+pub mod pci;
 pub mod protect;
+pub mod rate;
 pub mod vif;
