@@ -11,4 +11,5 @@ pub mod pty;
 pub mod region;
 pub mod seam;
 pub mod tap;
+pub mod uring;
 pub mod xenstore;
