@@ -4,12 +4,17 @@
 //! simulated ones in `xen-sim`.
 
 pub mod error;
+pub mod region;
+pub mod seam;
+pub mod xenstore;
+
+pub mod blockdev;
 pub mod eventfd;
 pub mod fdpass;
 pub mod frames;
+pub mod memfd;
+pub mod pidfd;
+pub mod process;
 pub mod pty;
-pub mod region;
-pub mod seam;
 pub mod tap;
 pub mod uring;
-pub mod xenstore;
