@@ -62,16 +62,21 @@ pub enum Request {
     /// All guests the agent knows, running or waiting for a restart.
     Guests,
     /// Stops a guest (if it still runs) and starts it again from its stored configuration: what the monitor does about a failure.
+    /// Idempotent: answered by `Done`, with nothing done, when the guest's domain is not `domid` any more.
     Restart {
         /// Which guest, by uuid: a domid may be gone.
         uuid: Handle,
+        /// The domain that the decision was made about; `None`: the guest had none (`Waiting`).
+        domid: Option<DomId>,
         /// One line for the journal and the log.
         why: String,
     },
-    /// Gives a guest up: destroys what is left and forgets it.
+    /// Gives a guest up: destroys what is left and forgets it. Idempotent like `Restart`.
     GiveUp {
         /// Which guest.
         uuid: Handle,
+        /// The domain that the decision was made about.
+        domid: Option<DomId>,
         /// One line for the journal and the log.
         why: String,
     },
