@@ -23,7 +23,10 @@ impl HostCpus {
     /// A host with `count` CPUs in one node.
     #[must_use]
     pub fn uniform(count: u32) -> Self {
-        Self { count, nodes: vec![CpuSet((0..count.min(MAX_HOST_CPUS)).collect())] }
+        Self {
+            count,
+            nodes: vec![CpuSet((0..count.min(MAX_HOST_CPUS)).collect())],
+        }
     }
 
     /// Bits of stock's CPU maps: whole bytes, so up to seven more than there are CPUs.
@@ -64,7 +67,9 @@ fn apply(term: &str, host: &HostCpus, set: &mut BTreeSet<u32>) -> Result<(), Cpu
         Some(rest) => (true, rest),
         None => (false, term),
     };
-    let in_nodes = rest.strip_prefix("node:").or_else(|| rest.strip_prefix("nodes:"));
+    let in_nodes = rest
+        .strip_prefix("node:")
+        .or_else(|| rest.strip_prefix("nodes:"));
     let range = in_nodes.unwrap_or(rest);
     if range == "all" {
         if remove {
@@ -80,16 +85,21 @@ fn apply(term: &str, host: &HostCpus, set: &mut BTreeSet<u32>) -> Result<(), Cpu
     };
     if in_nodes.is_none() {
         let bound = u64::from(host.map_bits());
-        (first..=last).take_while(|&cpu| cpu < bound).for_each(|cpu| {
-            if let Ok(cpu) = u32::try_from(cpu) {
-                change(cpu);
-            }
-        });
+        (first..=last)
+            .take_while(|&cpu| cpu < bound)
+            .for_each(|cpu| {
+                if let Ok(cpu) = u32::try_from(cpu) {
+                    change(cpu);
+                }
+            });
         return Ok(());
     }
     for node in first..=last {
         let cpus = usize::try_from(node).ok().and_then(|n| host.nodes.get(n));
-        cpus.ok_or(CpuListError::Node(node))?.0.iter().for_each(|&cpu| change(cpu));
+        cpus.ok_or(CpuListError::Node(node))?
+            .0
+            .iter()
+            .for_each(|&cpu| change(cpu));
     }
     Ok(())
 }
@@ -112,7 +122,10 @@ mod tests {
 
     fn two_nodes() -> HostCpus {
         let node = |range: std::ops::Range<u32>| CpuSet(range.collect());
-        HostCpus { count: 8, nodes: vec![node(0..4), node(4..8)] }
+        HostCpus {
+            count: 8,
+            nodes: vec![node(0..4), node(4..8)],
+        }
     }
 
     #[test]

@@ -69,7 +69,11 @@ impl Report {
     }
 
     fn push(&mut self, severity: Severity, pos: Option<Pos>, text: String) {
-        self.items.push(Diagnostic { severity, pos, text });
+        self.items.push(Diagnostic {
+            severity,
+            pos,
+            text,
+        });
     }
 
     /// Whether any message is an error.
@@ -110,7 +114,11 @@ pub struct Fatal {
 impl Fatal {
     /// A fatal message with the usual exit code 1.
     pub fn new(pos: Option<Pos>, text: impl Into<String>) -> Self {
-        Self { pos, text: text.into(), exit_code: 1 }
+        Self {
+            pos,
+            text: text.into(),
+            exit_code: 1,
+        }
     }
 
     /// The same message with libxl's `ERROR_FAIL` as exit code, as stock does in a few places.
@@ -124,6 +132,9 @@ impl Fatal {
     #[must_use]
     pub fn after(self, mut report: Report) -> ConfigError {
         report.error(self.pos, self.text);
-        ConfigError { report, exit_code: self.exit_code }
+        ConfigError {
+            report,
+            exit_code: self.exit_code,
+        }
     }
 }

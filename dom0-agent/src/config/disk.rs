@@ -188,7 +188,9 @@ pub fn parse_disk(source: &str, specs: &[&str]) -> Result<DiskSpec, DiskError> {
         parser.spec = spec;
         parser.scan();
         if !parser.messages.is_empty() {
-            return Err(DiskError { messages: parser.messages });
+            return Err(DiskError {
+                messages: parser.messages,
+            });
         }
     }
     parser.finish()
@@ -214,7 +216,10 @@ impl<'a> Parser<'a> {
         Self {
             source,
             spec: "",
-            disk: DiskSpec { writable: true, ..DiskSpec::default() },
+            disk: DiskSpec {
+                writable: true,
+                ..DiskSpec::default()
+            },
             format: None,
             vdev: None,
             old_prefix: false,
@@ -224,7 +229,9 @@ impl<'a> Parser<'a> {
     }
 
     fn refuse(&mut self, near: Option<&str>, what: &str) {
-        let near = near.map(|text| format!(": near `{text}'")).unwrap_or_default();
+        let near = near
+            .map(|text| format!(": near `{text}'"))
+            .unwrap_or_default();
         let Self { source, spec, .. } = self;
         self.messages.push(format!(
             "{source}: config parsing error in disk specification: {what}{near} in `{spec}'"
@@ -354,7 +361,12 @@ impl<'a> Parser<'a> {
     fn save_colo(&mut self, parameter: &str, key: &str, value: &str) {
         if key == "colo_port" && super::number::atoi(value) == 0 {
             self.refuse(Some(value), "unknown value for colo_port");
-        } else if self.disk.colo.get(key).is_some_and(|set| !set.is_empty() && key != "colo_port") {
+        } else if self
+            .disk
+            .colo
+            .get(key)
+            .is_some_and(|set| !set.is_empty() && key != "colo_port")
+        {
             self.refuse(Some(value), &format!("{parameter} respecified"));
         } else {
             self.set_colo(key, value);
@@ -427,7 +439,9 @@ impl<'a> Parser<'a> {
         if self.messages.is_empty() {
             Ok(self.disk)
         } else {
-            Err(DiskError { messages: self.messages })
+            Err(DiskError {
+                messages: self.messages,
+            })
         }
     }
 }

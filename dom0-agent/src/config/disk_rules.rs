@@ -79,11 +79,41 @@ const WITH_VALUE: [(&str, Action); 14] = [
     ("specification=", Action::Specification),
     ("vdev=", Action::Vdev),
     ("script=", Action::Script),
-    ("colo-host=", Action::ColoText { parameter: "colo-host", key: "colo_host" }),
-    ("colo-port=", Action::ColoText { parameter: "colo-port", key: "colo_port" }),
-    ("colo-export=", Action::ColoText { parameter: "colo-export", key: "colo_export" }),
-    ("active-disk=", Action::ColoText { parameter: "active-disk", key: "active_disk" }),
-    ("hidden-disk=", Action::ColoText { parameter: "hidden-disk", key: "hidden_disk" }),
+    (
+        "colo-host=",
+        Action::ColoText {
+            parameter: "colo-host",
+            key: "colo_host",
+        },
+    ),
+    (
+        "colo-port=",
+        Action::ColoText {
+            parameter: "colo-port",
+            key: "colo_port",
+        },
+    ),
+    (
+        "colo-export=",
+        Action::ColoText {
+            parameter: "colo-export",
+            key: "colo_export",
+        },
+    ),
+    (
+        "active-disk=",
+        Action::ColoText {
+            parameter: "active-disk",
+            key: "active_disk",
+        },
+    ),
+    (
+        "hidden-disk=",
+        Action::ColoText {
+            parameter: "hidden-disk",
+            key: "hidden_disk",
+        },
+    ),
     ("target=", Action::Target),
 ];
 
@@ -131,10 +161,16 @@ struct Claim {
 /// The rule that applies at the start of `rest`, which is not empty and does not start with a blank.
 #[must_use]
 pub(super) fn longest_rule(rest: &str) -> Rule {
-    let mut best = Claim { claimed: 0, rule: bad_syntax(rest) };
+    let mut best = Claim {
+        claimed: 0,
+        rule: bad_syntax(rest),
+    };
     let mut offer = |action: Action, claimed: usize, length: usize| {
         if claimed > best.claimed {
-            best = Claim { claimed, rule: Rule { action, length } };
+            best = Claim {
+                claimed,
+                rule: Rule { action, length },
+            };
         }
     };
     for (word, action) in WORDS {
@@ -171,7 +207,10 @@ pub(super) fn longest_rule(rest: &str) -> Rule {
 }
 
 fn bad_syntax(rest: &str) -> Rule {
-    Rule { action: Action::BadSyntax, length: rest.len() }
+    Rule {
+        action: Action::BadSyntax,
+        length: rest.len(),
+    }
 }
 
 /// `length`, and one more if a comma stands there.

@@ -13,7 +13,10 @@ use super::boot::BootConfig;
 use super::cpu::CpuConfig;
 use super::disk::DiskSpec;
 use super::events::EventActions;
+use super::graphics::VfbSpec;
 use super::memory::MemoryConfig;
+use super::number::c_long;
+use super::pci::PciSpec;
 use super::protect::ProtectConfig;
 use super::vif::VifSpec;
 
@@ -38,6 +41,14 @@ impl DomainKind {
             Self::Hvm => "hvm",
         }
     }
+
+    /// The kind for a whole word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Pv, Self::Pvh, Self::Hvm]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
 }
 
 /// One guest, completely described.
@@ -61,6 +72,10 @@ pub struct DomainConfig {
     pub disks: Vec<DiskSpec>,
     /// Network interfaces in the order of the configuration; the index is the device id unless `devid=` says otherwise.
     pub vifs: Vec<VifSpec>,
+    /// Frame buffers; no backend of ours serves them yet.
+    pub vfbs: Vec<VfbSpec>,
+    /// Devices passed through; nothing passes them through yet.
+    pub pci: Vec<PciSpec>,
     /// What the fault-tolerance monitor promises for this guest.
     pub protect: ProtectConfig,
     /// Every other known key, by its xl.cfg name, as it was written.
@@ -74,4 +89,39 @@ pub enum CarriedValue {
     Atom(String),
     /// A list, possibly nested.
     List(Vec<CarriedValue>),
+}
+
+impl DomainConfig {
+    /// The text of a carried key.
+    #[must_use]
+    pub fn carried_text(&self, key: &str) -> Option<&str> {
+        match self.carried.get(key)? {
+            CarriedValue::Atom(text) => Some(text),
+            CarriedValue::List(_) => None,
+        }
+    }
+
+    /// The number of a carried key.
+    #[must_use]
+    pub fn carried_number(&self, key: &str) -> Option<i64> {
+        c_long(self.carried_text(key)?)
+    }
+
+    /// A carried key as a switch: `None` if it is absent.
+    #[must_use]
+    pub fn carried_flag(&self, key: &str) -> Option<bool> {
+        self.carried_number(key).map(|number| number != 0)
+    }
+
+    /// The texts of a carried list; empty if it is absent.
+    pub fn carried_list(&self, key: &str) -> impl Iterator<Item = &str> {
+        let items = match self.carried.get(key) {
+            Some(CarriedValue::List(items)) => items.as_slice(),
+            _ => &[],
+        };
+        items.iter().filter_map(|item| match item {
+            CarriedValue::Atom(text) => Some(text.as_str()),
+            CarriedValue::List(_) => None,
+        })
+    }
 }

@@ -95,7 +95,14 @@ impl<'a> Lexer<'a> {
     /// A scanner at the start of `source`.
     #[must_use]
     pub fn new(source: &'a [u8]) -> Self {
-        Self { source, at: 0, line: 1, line_start: 0, errors: Vec::new(), likely_python: false }
+        Self {
+            source,
+            at: 0,
+            line: 1,
+            line_start: 0,
+            errors: Vec::new(),
+            likely_python: false,
+        }
     }
 
     /// The next token; [`TokenKind::End`] again and again once the text is used up.
@@ -133,7 +140,10 @@ impl<'a> Lexer<'a> {
 
     fn here(&self) -> Pos {
         let column = self.at - self.line_start + 1;
-        Pos { line: self.line, column: u32::try_from(column).unwrap_or(u32::MAX) }
+        Pos {
+            line: self.line,
+            column: u32::try_from(column).unwrap_or(u32::MAX),
+        }
     }
 
     fn token(&mut self, kind: TokenKind, length: usize) -> Token<'a> {
@@ -164,7 +174,12 @@ impl<'a> Lexer<'a> {
             _ => None,
         };
         let text = &rest[..length];
-        self.errors.push(LexError { pos: self.here(), text, message: "lexical error", hint });
+        self.errors.push(LexError {
+            pos: self.here(),
+            text,
+            message: "lexical error",
+            hint,
+        });
         self.at += length;
     }
 
@@ -175,7 +190,12 @@ impl<'a> Lexer<'a> {
         });
         let content = resolved.unwrap_or_else(|message| {
             let (pos, text) = (token.pos, token.text);
-            self.errors.push(LexError { pos, text, message, hint: None });
+            self.errors.push(LexError {
+                pos,
+                text,
+                message,
+                hint: None,
+            });
             String::new()
         });
         token.kind = TokenKind::Str(content);

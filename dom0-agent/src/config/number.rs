@@ -61,7 +61,9 @@ pub fn atoi(text: &str) -> i32 {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let magnitude = radix_prefix(digits, 10).and_then(|(v, _)| i32::try_from(v).ok()).unwrap_or(0);
+    let magnitude = radix_prefix(digits, 10)
+        .and_then(|(v, _)| i32::try_from(v).ok())
+        .unwrap_or(0);
     if negative { -magnitude } else { magnitude }
 }
 
@@ -98,6 +100,9 @@ mod tests {
         assert_eq!(c_long_prefix("0xg"), Some((0, "xg")));
         assert_eq!(decimal_prefix("010px"), Some(10));
         assert_eq!(decimal_prefix("x"), None);
-        assert_eq!((atoi("3x"), atoi("-4"), atoi("x"), atoi("99999999999")), (3, -4, 0, 0));
+        assert_eq!(
+            (atoi("3x"), atoi("-4"), atoi("x"), atoi("99999999999")),
+            (3, -4, 0, 0)
+        );
     }
 }

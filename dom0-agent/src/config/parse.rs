@@ -54,13 +54,21 @@ pub fn parse(name: &str, source: &[u8]) -> Result<Tree, Report> {
     let mut report = Report::default();
     if source.len() > MAX_SOURCE_BYTES {
         let size = source.len();
-        report.error(None, format!("{name}: {size} bytes, more than the limit of {MAX_SOURCE_BYTES}"));
+        report.error(
+            None,
+            format!("{name}: {size} bytes, more than the limit of {MAX_SOURCE_BYTES}"),
+        );
         report.error(None, FAILED);
         return Err(report);
     }
     let mut parser = Parser::new(name, source);
     parser.file();
-    let Parser { tree, errors, lexer, .. } = parser;
+    let Parser {
+        tree,
+        errors,
+        lexer,
+        ..
+    } = parser;
     if errors.is_empty() {
         return Ok(tree);
     }
@@ -142,7 +150,9 @@ impl<'a> Parser<'a> {
         let hint = hint.map(|h| format!(": {h}")).unwrap_or_default();
         self.errors.push((
             pos,
-            format!("{name}:{line}: config parsing error near {near}: {message} (column {column}{hint})"),
+            format!(
+                "{name}:{line}: config parsing error near {near}: {message} (column {column}{hint})"
+            ),
         ));
     }
 
@@ -223,7 +233,10 @@ impl<'a> Parser<'a> {
                     TokenKind::Str(text) => text,
                     _ => String::from_utf8_lossy(token.text).into_owned(),
                 };
-                Ok(Value { pos: token.pos, kind: ValueKind::Atom(text) })
+                Ok(Value {
+                    pos: token.pos,
+                    kind: ValueKind::Atom(text),
+                })
             }
             TokenKind::Open => self.list(),
             _ => Err(self.unexpected(EXPECT_VALUE)),
@@ -255,7 +268,10 @@ impl<'a> Parser<'a> {
         }
         self.advance();
         self.depth -= 1;
-        Ok(Value { pos: open.pos, kind: ValueKind::List(values) })
+        Ok(Value {
+            pos: open.pos,
+            kind: ValueKind::List(values),
+        })
     }
 
     fn skip_newlines(&mut self) {
@@ -304,15 +320,27 @@ impl<'a> Parser<'a> {
                 return Err(Broken);
             }
         }
-        self.tree.settings.push(Setting { name, pos: key.pos, op, value });
+        self.tree.settings.push(Setting {
+            name,
+            pos: key.pos,
+            op,
+            value,
+        });
         Ok(())
     }
 }
 
 /// How an error message shows the text it is about.
 fn near(text: &[u8]) -> String {
-    let Some(last) = text.iter().rposition(|b| !matches!(b, b'\n' | b' ' | b'\t')) else {
-        return if text.contains(&b'\n') { "<newline>".into() } else { "`'".into() };
+    let Some(last) = text
+        .iter()
+        .rposition(|b| !matches!(b, b'\n' | b' ' | b'\t'))
+    else {
+        return if text.contains(&b'\n') {
+            "<newline>".into()
+        } else {
+            "`'".into()
+        };
     };
     let shown = String::from_utf8_lossy(&text[..=last]);
     let printable: String = shown.chars().filter(|c| !c.is_control()).collect();

@@ -128,7 +128,9 @@ fn parse_bdf(text: &str) -> Option<(PciAddress, &str)> {
     };
     let segment = u16::try_from(whole_hex(segment)?).ok()?;
     let bus = u8::try_from(whole_hex(bus)?).ok()?;
-    let device = u8::try_from(whole_hex(device)?).ok().filter(|&d| d <= 0x1f)?;
+    let device = u8::try_from(whole_hex(device)?)
+        .ok()
+        .filter(|&d| d <= 0x1f)?;
     let (function, rest) = match function.strip_prefix('*') {
         Some(rest) => (None, rest),
         None => {
@@ -136,16 +138,28 @@ fn parse_bdf(text: &str) -> Option<(PciAddress, &str)> {
             (Some(u8::try_from(value).ok().filter(|&f| f <= 7)?), rest)
         }
     };
-    Some((PciAddress::Bdf { segment, bus, device, function }, rest))
+    Some((
+        PciAddress::Bdf {
+            segment,
+            bus,
+            device,
+            function,
+        },
+        rest,
+    ))
 }
 
 fn parse_slot(text: &str) -> Option<u8> {
-    u8::try_from(whole_hex(text)?).ok().filter(|&slot| slot <= 0x1f)
+    u8::try_from(whole_hex(text)?)
+        .ok()
+        .filter(|&slot| slot <= 0x1f)
 }
 
 fn whole_hex(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    radix_prefix(digits, 16).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
+    radix_prefix(digits, 16)
+        .filter(|(_, rest)| rest.is_empty())
+        .map(|(value, _)| value)
 }
 
 #[cfg(test)]
@@ -155,7 +169,12 @@ mod tests {
     use super::*;
 
     fn bdf(segment: u16, bus: u8, device: u8, function: Option<u8>) -> PciAddress {
-        PciAddress::Bdf { segment, bus, device, function }
+        PciAddress::Bdf {
+            segment,
+            bus,
+            device,
+            function,
+        }
     }
 
     #[test]
@@ -168,14 +187,28 @@ mod tests {
         assert_eq!((device.slot, device.permissive), (Some(31), true));
         assert_eq!(device.rdm_policy, Some(RdmPolicy::Strict));
         assert_eq!(read("bdf=01:00.0,vslot=4").unwrap().slot, Some(4));
-        assert_eq!(read("name=gpu").unwrap().address, PciAddress::Name("gpu".into()));
+        assert_eq!(
+            read("name=gpu").unwrap().address,
+            PciAddress::Name("gpu".into())
+        );
     }
 
     #[test]
     fn what_is_no_device_is_refused() {
         let wrong = [
-            "", "01:00", "01:20.0", "01:00.8", "1:2:3:4.0", "01:00.0@20", "01:00.0@", "01:00.0x",
-            "10000:01:00.0", "01:00.0,foo=1", "01:00.0,permissive", "01:00.0,name=gpu", "foo=1",
+            "",
+            "01:00",
+            "01:20.0",
+            "01:00.8",
+            "1:2:3:4.0",
+            "01:00.0@20",
+            "01:00.0@",
+            "01:00.0x",
+            "10000:01:00.0",
+            "01:00.0,foo=1",
+            "01:00.0,permissive",
+            "01:00.0,name=gpu",
+            "foo=1",
             "01:00.0,rdm_policy=maybe",
         ];
         for spec in wrong {
@@ -185,7 +218,11 @@ mod tests {
 
     #[test]
     fn guest_wide_settings_hold_unless_the_device_says_otherwise() {
-        let defaults = PciDefaults { permissive: true, seize: true, ..PciDefaults::default() };
+        let defaults = PciDefaults {
+            permissive: true,
+            seize: true,
+            ..PciDefaults::default()
+        };
         let device = parse_pci("01:00.0,seize=0", defaults).unwrap();
         assert!(device.permissive && !device.seize);
     }

@@ -57,7 +57,10 @@ pub fn parse_rate(source: &str, rate: &str) -> Result<Rate, RateError> {
     let total = bytes_per_s
         .checked_mul(u64::from(interval_us))
         .ok_or_else(|| refuse("rate overflow", rate))?;
-    Ok(Rate { bytes_per_interval: total / US_PER_S, interval_us })
+    Ok(Rate {
+        bytes_per_interval: total / US_PER_S,
+        interval_us,
+    })
 }
 
 fn bytes_per_second(text: &str) -> Result<u64, &'static str> {
@@ -125,7 +128,10 @@ mod tests {
             ("4294967295GB/s@1us", 4_294_967_295_000, 1),
         ];
         for (text, bytes, interval) in cases {
-            let want = Rate { bytes_per_interval: bytes, interval_us: interval };
+            let want = Rate {
+                bytes_per_interval: bytes,
+                interval_us: interval,
+            };
             assert_eq!(parse_rate("f", text), Ok(want), "{text}");
         }
     }
@@ -144,9 +150,15 @@ mod tests {
             ("10Mb/s@foo", "invalid replenishment interval in `foo'"),
             ("10Mb/s@10h", "invalid replenishment interval in `10h'"),
             ("1B/s@0us", "replenishment interval overflow in `0us'"),
-            ("1B/s@4294967296us", "replenishment interval overflow in `4294967296us'"),
+            (
+                "1B/s@4294967296us",
+                "replenishment interval overflow in `4294967296us'",
+            ),
             ("1B/s@4295s", "replenishment interval overflow in `4295s'"),
-            ("4294967295GB/s@5us", "rate overflow in `4294967295GB/s@5us'"),
+            (
+                "4294967295GB/s@5us",
+                "rate overflow in `4294967295GB/s@5us'",
+            ),
             ("4296MB/s@4294s", "rate overflow in `4296MB/s@4294s'"),
         ];
         for (text, want) in cases {

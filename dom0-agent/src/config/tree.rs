@@ -38,9 +38,7 @@ impl Value {
     pub fn carried(&self) -> CarriedValue {
         match &self.kind {
             ValueKind::Atom(text) => CarriedValue::Atom(text.clone()),
-            ValueKind::List(items) => {
-                CarriedValue::List(items.iter().map(Self::carried).collect())
-            }
+            ValueKind::List(items) => CarriedValue::List(items.iter().map(Self::carried).collect()),
         }
     }
 }

@@ -39,7 +39,9 @@ pub fn vdev_number(name: &str) -> Option<u32> {
         });
     }
     if let Some((number, "")) = c_unsigned_prefix(name) {
-        return u32::try_from(number).ok().filter(|&n| n <= i32::MAX.cast_unsigned());
+        return u32::try_from(number)
+            .ok()
+            .filter(|&n| n <= i32::MAX.cast_unsigned());
     }
     if let Some((disk, partition)) = letters(name, "hd", 3, 63) {
         let major = if disk < 2 { 3 } else { 22 };
@@ -52,8 +54,11 @@ pub fn vdev_number(name: &str) -> Option<u32> {
 /// The `xvd` name for a device number, as stock shows it: the guest decides the real one.
 #[must_use]
 pub fn vdev_name(number: u32) -> String {
-    let (minor, parts) =
-        if number & EXTENDED == 0 { (number & 0xff, 16) } else { (number & !EXTENDED, 256) };
+    let (minor, parts) = if number & EXTENDED == 0 {
+        (number & 0xff, 16)
+    } else {
+        (number & !EXTENDED, 256)
+    };
     let mut name = String::from("xvd");
     name.push_str(&disk_letters(minor / parts));
     if minor % parts != 0 {
@@ -67,8 +72,7 @@ fn d_scheme(name: &str) -> Option<(u32, u32)> {
     let (disk, rest) = c_unsigned_prefix(name.strip_prefix('d')?)?;
     let (partition, rest) = c_unsigned_prefix(rest.strip_prefix('p')?)?;
     let (disk, partition) = (u32::try_from(disk).ok()?, u32::try_from(partition).ok()?);
-    (rest.is_empty() && disk <= MAX_DISK && partition <= MAX_PARTITION)
-        .then_some((disk, partition))
+    (rest.is_empty() && disk <= MAX_DISK && partition <= MAX_PARTITION).then_some((disk, partition))
 }
 
 /// `<prefix><letters>[<partition>]`, letters counting a..z, aa..
@@ -93,8 +97,11 @@ fn letters(name: &str, prefix: &str, max_disk: u32, max_partition: u32) -> Optio
 }
 
 fn disk_letters(disk: u32) -> String {
-    let mut text =
-        if disk >= 26 { disk_letters(disk / 26 - 1) } else { String::new() };
+    let mut text = if disk >= 26 {
+        disk_letters(disk / 26 - 1)
+    } else {
+        String::new()
+    };
     text.push(char::from(b'a' + u8::try_from(disk % 26).unwrap_or(0)));
     text
 }

@@ -200,7 +200,9 @@ pub fn apply(
 
 /// The parameters of an interface in a configuration file: between commas, blanks before each ignored.
 pub fn parameters(spec: &str) -> impl Iterator<Item = &str> {
-    spec.split(',').filter(|p| !p.is_empty()).map(|p| p.trim_start_matches(' '))
+    spec.split(',')
+        .filter(|p| !p.is_empty())
+        .map(|p| p.trim_start_matches(' '))
 }
 
 const NETDEV: &str = "the netdev parameter is deprecated, please use gatewaydev instead";
