@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use std::fmt::Debug;
 use xen_abi::ids::{DomId, Port};
 
+pub use xen_abi::xs_wire::{Access, Permission};
+
 /// Attempts of a transaction before [`StoreError::Conflict`].
 pub const TRANSACTION_ATTEMPTS: u32 = 32;
 
@@ -19,28 +21,6 @@ pub struct TxId(pub u32);
 impl TxId {
     /// Outside of any transaction.
     pub const NONE: TxId = TxId(0);
-}
-
-/// What others may do with a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// `n`
-    None,
-    /// `r`
-    Read,
-    /// `w`
-    Write,
-    /// `b`
-    Both,
-}
-
-/// One permission: the first of a list names the owner, and its access is what everybody else has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Permission {
-    /// Whom it concerns.
-    pub domid: DomId,
-    /// What they may do.
-    pub access: Access,
 }
 
 /// One operation of a call.
