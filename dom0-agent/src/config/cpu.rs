@@ -31,7 +31,9 @@ pub struct CpuConfig {
     /// Whether the guest is put on NUMA nodes by itself; a list of affinities switches it off.
     pub numa_placement: Option<bool>,
     /// Whether `vcpus=` was written. Stock's JSON leaves out what was not.
-    pub stated: bool,
+    pub online_stated: bool,
+    /// Whether `vcpus=` or `maxvcpus=` was written.
+    pub max_stated: bool,
 }
 
 impl Default for CpuConfig {
@@ -45,7 +47,8 @@ impl Default for CpuConfig {
             cap: None,
             tsc_mode: TscMode::Default,
             numa_placement: None,
-            stated: false,
+            online_stated: false,
+            max_stated: false,
         }
     }
 }
@@ -62,12 +65,19 @@ impl CpuConfig {
         let mut cpu = Self {
             online,
             max,
-            stated: vcpus.is_some(),
+            online_stated: vcpus.is_some(),
+            max_stated: vcpus.is_some() || maxvcpus.is_some(),
             ..Self::default()
         };
         cpu.weight = share(view, "cpu_weight")?;
         cpu.cap = share(view, "cap")?;
         cpu.hard_affinity = affinity(view, "cpus", max, host)?;
+        if cpu.hard_affinity.iter().any(|set| set.0.is_empty()) {
+            return Err(Fatal::new(
+                view.pos("cpus"),
+                "vcpu hard affinity map is empty",
+            ));
+        }
         cpu.soft_affinity = affinity(view, "cpus_soft", max, host)?;
         let placed = view.list("cpus").is_some() || view.tree.find("cpus_soft").is_some();
         cpu.numa_placement = placed.then_some(false);

@@ -115,10 +115,11 @@ fn read(view: &mut View<'_>, ambient: &Ambient) -> Result<DomainConfig, Fatal> {
         boot: BootConfig::read(view, kind, &ambient.firmware_dir)?,
         disks: disks(view)?,
         vifs: vifs(view, &ambient.conf.vif)?,
-        vfbs: vfbs(view),
+        vfbs: vfbs(view, kind),
         protect: ProtectConfig::read(view)?,
         carried: carried(view),
     };
+    questionable(view, kind);
     obsolete(view, kind);
     choices::check(view, kind)?;
     name_what_is_not_acted_on(view, kind);
@@ -230,12 +231,33 @@ fn pci(view: &View<'_>) -> Result<Vec<PciSpec>, Fatal> {
         .collect()
 }
 
-fn vfbs(view: &View<'_>) -> Vec<VfbSpec> {
+/// The items of `vfb=`; a PV guest without any gets one from the top-level keys if they say `vnc=1`.
+fn vfbs(view: &View<'_>, kind: DomainKind) -> Vec<VfbSpec> {
     let specs = view.texts("vfb").into_iter().flatten();
-    specs
+    let mut all: Vec<_> = specs
         .take(MAX_DEVICES)
         .map(|(_, spec)| parse_vfb(spec))
-        .collect()
+        .collect();
+    let flag = |key: &str| view.number(key).map(|n| n != 0);
+    if kind == DomainKind::Pv && all.is_empty() && flag("vnc") == Some(true) {
+        let text = |key: &str| view.text(key).map(str::to_owned);
+        let display = view
+            .number("vncdisplay")
+            .and_then(|n| i32::try_from(n).ok());
+        all.push(VfbSpec {
+            vnc: Some(true),
+            vnc_listen: text("vnclisten"),
+            vnc_password: text("vncpasswd"),
+            vnc_display: display.unwrap_or(0),
+            vnc_find_unused: flag("vncunused"),
+            sdl: flag("sdl"),
+            opengl: flag("opengl"),
+            display: text("display"),
+            xauthority: text("xauthority"),
+            keymap: text("keymap"),
+        });
+    }
+    all
 }
 
 /// Every known key that has no field, whatever the kind of guest.
@@ -244,6 +266,37 @@ fn carried(view: &View<'_>) -> BTreeMap<String, CarriedValue> {
         .filter(|key| key.handling != Handling::Acted)
         .filter_map(|key| Some((key.name.to_owned(), view.usable(key)?.value.carried())))
         .collect()
+}
+
+/// Combinations and keys about which stock has something to say.
+fn questionable(view: &mut View<'_>, kind: DomainKind) {
+    let said = |key: &str| view.text(key).is_some();
+    let hvm = kind == DomainKind::Hvm;
+    let cases = [
+        (
+            "bios_path_override",
+            hvm && said("bios_path_override") && !said("bios"),
+            "WARNING: bios_path_override given without specific bios name",
+        ),
+        (
+            "altp2mhvm",
+            hvm && view.number("altp2mhvm").is_some(),
+            "WARNING: Specifying \"altp2mhvm\" is deprecated. Please use \"altp2m\" instead.",
+        ),
+        (
+            "device_model_override",
+            said("device_model_override") && !said("device_model_version"),
+            "WARNING: device model override given without specific DM version",
+        ),
+        (
+            "msr_relaxed",
+            view.number("msr_relaxed").is_some(),
+            "WARNING: msr_relaxed will be removed in future versions.",
+        ),
+    ];
+    for (key, _, text) in cases.into_iter().filter(|(_, applies, _)| *applies) {
+        view.warn(key, text);
+    }
 }
 
 /// Keys that have lost their meaning and of which stock says so.

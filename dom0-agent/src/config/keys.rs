@@ -198,7 +198,7 @@ pub const KEYS: &[Key] = &[
     carried("ms_vm_genid", Hvm, Text),
     carried("rdm_mem_boundary", Hvm, Number),
     carried("mca_caps", Hvm, List),
-    acted("firmware", Text),
+    carried("firmware", Hvm, Text),
     carried("altp2m", Any, Text),
     carried("vmtrace_buf_kb", Any, Number),
     carried("ioports", Any, List),

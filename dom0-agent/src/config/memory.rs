@@ -16,8 +16,10 @@ pub struct MemoryConfig {
     pub max_kib: u64,
     /// KiB for shadow or HAP page tables (`shadow_memory=`, written in MiB); `None` leaves the usual formula.
     pub shadow_kib: Option<u64>,
-    /// Whether `memory=` or `maxmem=` was written. Stock's JSON leaves out what was not.
-    pub stated: bool,
+    /// Whether `memory=` was written. Stock's JSON leaves out what was not.
+    pub target_stated: bool,
+    /// Whether `memory=` or `maxmem=` was written.
+    pub max_stated: bool,
 }
 
 impl Default for MemoryConfig {
@@ -27,7 +29,8 @@ impl Default for MemoryConfig {
             target_kib: size,
             max_kib: size,
             shadow_kib: None,
-            stated: false,
+            target_stated: false,
+            max_stated: false,
         }
     }
 }
@@ -42,7 +45,8 @@ impl MemoryConfig {
             target_kib: size,
             max_kib: max.unwrap_or(size),
             shadow_kib: mebibytes(view, "shadow_memory", 0)?,
-            stated: target.is_some() || max.is_some(),
+            target_stated: target.is_some(),
+            max_stated: target.is_some() || max.is_some(),
         };
         if memory.max_kib < memory.target_kib {
             let (memory, maxmem) = (memory.target_kib >> 10, memory.max_kib >> 10);

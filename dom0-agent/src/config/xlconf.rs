@@ -81,37 +81,39 @@ impl XlConf {
 
     fn interpret(source: &str, tree: &Tree) -> (Self, Vec<Diagnostic>) {
         let mut view = View::new(source, tree);
-        let mut conf = Self::default();
-        conf.autoballoon = match view.text("autoballoon") {
+        let autoballoon = match view.text("autoballoon") {
             None | Some("auto") => Autoballoon::Auto,
             Some(_) => match view.number("autoballoon") {
                 Some(0) => Autoballoon::Off,
                 Some(_) => Autoballoon::On,
                 None => {
-                    view.report
-                        .warn(view.pos("autoballoon"), "invalid autoballoon option");
+                    view.warn("autoballoon", "invalid autoballoon option");
                     Autoballoon::Auto
                 }
             },
         };
+        let default = Self::default();
         let flag = |key: &str| view.number(key).map(|n| n != 0);
         let text = |key: &str| view.text(key).map(str::to_owned);
         let count = |key: &str| view.number(key).and_then(|n| u32::try_from(n).ok());
-        conf.run_hotplug_scripts = flag("run_hotplug_scripts").unwrap_or(true);
-        conf.claim_mode = flag("claim_mode").unwrap_or(true);
-        conf.bootloader_restrict = flag("bootloader_restrict");
-        conf.lockfile = text("lockfile").unwrap_or(conf.lockfile);
-        conf.blkdev_start = text("blkdev_start");
-        conf.max_grant_frames = count("max_grant_frames");
-        conf.max_maptrack_frames = count("max_maptrack_frames");
-        conf.max_grant_version = count("max_grant_version");
-        conf.random_domids = view.text("domid_policy") == Some("random");
-        conf.sxp_output = view.text("output_format") == Some("sxp");
-        conf.vif = VifDefaults {
-            script: text("vif.default.script").or_else(|| text("vifscript")),
-            bridge: text("vif.default.bridge").or_else(|| text("defaultbridge")),
-            gatewaydev: text("vif.default.gatewaydev"),
-            backend: text("vif.default.backend"),
+        let conf = Self {
+            autoballoon,
+            run_hotplug_scripts: flag("run_hotplug_scripts").unwrap_or(default.run_hotplug_scripts),
+            lockfile: text("lockfile").unwrap_or(default.lockfile),
+            vif: VifDefaults {
+                script: text("vif.default.script").or_else(|| text("vifscript")),
+                bridge: text("vif.default.bridge").or_else(|| text("defaultbridge")),
+                gatewaydev: text("vif.default.gatewaydev"),
+                backend: text("vif.default.backend"),
+            },
+            blkdev_start: text("blkdev_start"),
+            claim_mode: flag("claim_mode").unwrap_or(default.claim_mode),
+            max_grant_frames: count("max_grant_frames"),
+            max_maptrack_frames: count("max_maptrack_frames"),
+            max_grant_version: count("max_grant_version"),
+            random_domids: view.text("domid_policy") == Some("random"),
+            bootloader_restrict: flag("bootloader_restrict"),
+            sxp_output: view.text("output_format") == Some("sxp"),
         };
         for (old, new) in [
             ("vifscript", "vif.default.script"),
