@@ -1,0 +1,3 @@
+//! split-driver.
+
+fn main() {}

@@ -1,0 +1,68 @@
+//! Every bound of the drivers, with its unit and its reason. A number that a guest, a file or the agent can drive is here or it is a mistake.
+
+use parapet_wire::driver::offer;
+use std::time::Duration;
+use xen_abi::ids::PAGE_SIZE;
+
+/// Rings (block queues, network queues and consoles together) that one driver serves: handles are opened before the sandbox closes.
+pub const MAX_RINGS: usize = 64;
+/// Disks of one guest.
+pub const MAX_DISKS: usize = 32;
+/// Network interfaces of one guest.
+pub const MAX_NETS: usize = 16;
+/// Consoles of one guest.
+pub const MAX_CONSOLES: usize = 16;
+
+/// Block requests taken from one ring in one pass.
+pub const BLK_REQUESTS_PER_PASS: u32 = 64;
+/// Segments of a request that is not indirect (`BLKIF_MAX_SEGMENTS_PER_REQUEST`).
+pub const BLK_DIRECT_SEGMENTS: usize = 11;
+/// Segments of an indirect request, as offered.
+pub const BLK_INDIRECT_SEGMENTS: usize = offer::DISK_MAX_INDIRECT_SEGMENTS as usize;
+/// Pages of segment descriptors that those need (512 descriptors of 8 bytes fit a page).
+pub const BLK_INDIRECT_PAGES: usize = BLK_INDIRECT_SEGMENTS.div_ceil(PAGE_SIZE / 8);
+/// Pages of private buffer per ring: what can be in flight at the medium at once. 4 MiB hold a whole stock ring (32 requests of 128 KiB).
+pub const BLK_BUFFER_PAGES: usize = 1024;
+/// Guest pages kept mapped per ring with persistent grants; the longest unused ones go first. A stock ring uses at most 32 x 33.
+pub const BLK_PERSISTENT_PAGES: usize = 2048;
+/// Times a request may be started, by this driver and its predecessors, before it is answered with an error: it kills us.
+pub const BLK_POISON_STARTS: u32 = 5;
+/// A request started more often than this runs alone, so that its companions do not share the blame.
+pub const BLK_SUSPECT_STARTS: u32 = 2;
+/// Refused requests that one queue writes to the log; later ones are only counted.
+pub const BLK_REFUSALS_LOGGED: u32 = 8;
+/// How long a ring thread looks at an empty ring before it sleeps, at most.
+pub const BLK_POLL: Duration = Duration::from_micros(20);
+/// Pauses between two tries for the lock of a disk.
+pub const LOCK_RETRY: Duration = Duration::from_millis(5);
+/// Longest wait for the lock of a disk that an order may ask for.
+pub const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// Events of a console per [`CONSOLE_PERIOD`]; the port stays masked for the rest of it. The figures are xenconsoled's.
+pub const CONSOLE_EVENTS_PER_PERIOD: u32 = 30;
+/// See [`CONSOLE_EVENTS_PER_PERIOD`].
+pub const CONSOLE_PERIOD: Duration = Duration::from_millis(200);
+/// Printed bytes kept for a reader who is slow or not there; the oldest go first.
+pub const CONSOLE_BACKLOG_BYTES: usize = 256 << 10;
+/// Bytes read from a terminal at once.
+pub const CONSOLE_INPUT_BYTES: usize = 1024;
+/// Bytes of a console's log file.
+pub const CONSOLE_LOG_BYTES: u64 = 1 << 20;
+/// How long to leave a terminal alone that nobody has open.
+pub const CONSOLE_HANGUP_RETRY: Duration = Duration::from_millis(200);
+
+/// Longest wait of a ring thread that nothing wakes: a safety net, never needed for progress.
+pub const THREAD_WAIT: Duration = Duration::from_secs(10);
+/// How long draining a device may take before it is given up (a medium that never answers).
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
+
+const _: () = assert!(
+    BLK_INDIRECT_PAGES <= 8,
+    "blkif has room for 8 indirect pages"
+);
+const _: () = assert!(
+    BLK_BUFFER_PAGES >= BLK_INDIRECT_SEGMENTS,
+    "the largest request must fit"
+);
+const _: () = assert!(BLK_PERSISTENT_PAGES >= 2 * (BLK_INDIRECT_SEGMENTS + BLK_INDIRECT_PAGES));
+const _: () = assert!(BLK_SUSPECT_STARTS < BLK_POISON_STARTS);
