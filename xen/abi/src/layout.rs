@@ -8,6 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What the header check needs to know of a structure.
 pub trait Layout {
+    /// Its name here.
+    const NAME: &'static str;
     /// The C type this stands for, as a C declaration spells it.
     const C_TYPE: &'static str;
     /// Size in bytes.
@@ -34,6 +36,7 @@ macro_rules! layout {
         const _: () = assert!(size_of::<$name>() == $size);
         $(const _: () = assert!(core::mem::offset_of!($name, $field) == $offset);)*
         impl $crate::layout::Layout for $name {
+            const NAME: &'static str = stringify!($name);
             const C_TYPE: &'static str = $c;
             const SIZE: usize = $size;
             const FIELDS: &'static [(&'static str, usize)] = &[$($(($cfield, $offset),)?)*];

@@ -172,7 +172,7 @@ layout! {
 
 layout! {
     /// Its answer.
-    pub struct CtrlResponse: "struct xen_netif_ctrl_response", 16 {
+    pub struct CtrlResponse: "struct xen_netif_ctrl_response", 12 {
         /// Of the order.
         pub id: u16 = 0 => "id",
         /// Of the order.
@@ -181,8 +181,6 @@ layout! {
         pub status: u32 = 4 => "status",
         /// By kind.
         pub data: u32 = 8 => "data",
-        /// Padding, zero.
-        pub pad: u32 = 12,
     }
 }
 
