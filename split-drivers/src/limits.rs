@@ -15,8 +15,6 @@ pub const MAX_CONSOLES: usize = 16;
 
 /// Block requests taken from one ring in one pass.
 pub const BLK_REQUESTS_PER_PASS: u32 = 64;
-/// Segments of a request that is not indirect (`BLKIF_MAX_SEGMENTS_PER_REQUEST`).
-pub const BLK_DIRECT_SEGMENTS: usize = 11;
 /// Segments of an indirect request, as offered.
 pub const BLK_INDIRECT_SEGMENTS: usize = offer::DISK_MAX_INDIRECT_SEGMENTS as usize;
 /// Pages of segment descriptors that those need (512 descriptors of 8 bytes fit a page).

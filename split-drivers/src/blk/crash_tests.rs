@@ -3,8 +3,7 @@
 
 use super::front::{Front, settle};
 use super::queue::BlkQueue;
-use super::request::{Geometry, RawSegment};
-use super::wire::op;
+use super::request::Geometry;
 use crate::disk::memory::{Medium, MemoryDisk};
 use crate::disk::{Disk, Done, Step};
 use crate::fuse::{Dead, light};
@@ -13,6 +12,7 @@ use nix::errno::Errno;
 use parapet_wire::driver::Protocol;
 use std::collections::HashMap;
 use xen_abi::ids::GrantRef;
+use xen_abi::io::blkif::{self, Segment};
 use xen_host::region::SharedRegion;
 
 const BLOCKS: u64 = 24;
@@ -99,24 +99,24 @@ impl Guest {
         let page = self.pages[usize::try_from(block).unwrap()];
         let descriptors = self.descriptors[usize::try_from(block).unwrap()];
         let halves = [
-            RawSegment {
+            Segment {
                 gref: page,
                 first: 0,
                 last: 3,
             },
-            RawSegment {
+            Segment {
                 gref: page,
                 first: 4,
                 last: 7,
             },
         ];
         let (operation, doing) = match self.dice.roll(8) {
-            0 => (op::FLUSH, Doing::Flush),
-            1..4 => (op::READ, Doing::Read { block, page }),
+            0 => (blkif::OP_FLUSH_DISKCACHE, Doing::Flush),
+            1..4 => (blkif::OP_READ, Doing::Read { block, page }),
             _ => {
                 let stamp = u8::try_from(self.dice.roll(255)).unwrap() + 1;
                 self.front.memory.write(page, 0, &[stamp; 4096]);
-                (op::WRITE, Doing::Write { block, stamp })
+                (blkif::OP_WRITE, Doing::Write { block, stamp })
             }
         };
         let id = match doing {
@@ -255,7 +255,7 @@ impl Disk for DeadlyDisk {
 fn a_request_that_kills_every_driver_is_refused_and_its_companions_are_not() {
     let (mut front, medium) = (Front::new(Protocol::X86_64, false, 1), Medium::new(1 << 20));
     let page = front.memory.page();
-    let segment = RawSegment {
+    let segment = Segment {
         gref: page,
         first: 0,
         last: 7,
@@ -263,7 +263,7 @@ fn a_request_that_kills_every_driver_is_refused_and_its_companions_are_not() {
     let open = || DeadlyDisk(MemoryDisk::open(&medium, BLK_BUFFER_PAGES, 0).unwrap());
     drop(front.backend(open(), DISK, false));
     let ids: Vec<_> = (0..6)
-        .map(|block| front.direct(op::WRITE, block * 8, &[segment]))
+        .map(|block| front.direct(blkif::OP_WRITE, block * 8, &[segment]))
         .collect();
     let mut deaths = 0;
     while light(u64::MAX, || settle(&mut front.backend(open(), DISK, true))).is_err() {

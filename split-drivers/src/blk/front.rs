@@ -3,8 +3,8 @@
 use super::journal::{Journal, bytes};
 use super::queue::{BlkQueue, Progress, Setup};
 use super::recover::recover;
-use super::request::{Geometry, RawSegment};
-use super::wire::{self, MAX_REQUEST_BYTES, op};
+use super::request::Geometry;
+use super::wire::{self, MAX_REQUEST_BYTES};
 use crate::disk::Disk;
 use crate::ring::back::{BackRing, RingIndices, entries_of};
 use crate::testing::{GUEST, GuestMemory};
@@ -12,6 +12,7 @@ use parapet_wire::driver::{ConnectDisk, Protocol, Ring};
 use std::collections::HashMap;
 use std::sync::Arc;
 use xen_abi::ids::{GrantRef, Port};
+use xen_abi::io::blkif::{self, Segment};
 use xen_host::memfd::MemFd;
 use xen_host::region::SharedRegion;
 
@@ -110,7 +111,7 @@ impl Front {
     }
 
     /// Puts a request with its segments in the slot.
-    pub fn direct(&mut self, operation: u8, sector: u64, segments: &[RawSegment]) -> u64 {
+    pub fn direct(&mut self, operation: u8, sector: u64, segments: &[Segment]) -> u64 {
         let (sector_at, rest) = self.offsets();
         let mut slot = [0; MAX_REQUEST_BYTES];
         slot[1] = u8::try_from(segments.len()).unwrap();
@@ -126,7 +127,7 @@ impl Front {
         &mut self,
         operation: u8,
         sector: u64,
-        segments: &[RawSegment],
+        segments: &[Segment],
         pages: &[GrantRef],
     ) -> u64 {
         let (sector_at, rest) = self.offsets();
@@ -144,7 +145,7 @@ impl Front {
         for (i, gref) in pages.iter().enumerate() {
             slot[rest + 4 + i * 4..rest + 8 + i * 4].copy_from_slice(&gref.0.to_le_bytes());
         }
-        self.put(op::INDIRECT, operation, slot)
+        self.put(blkif::OP_INDIRECT, operation, slot)
     }
 
     /// Puts a discard.
@@ -153,7 +154,7 @@ impl Front {
         let mut slot = [0; MAX_REQUEST_BYTES];
         slot[sector_at..sector_at + 8].copy_from_slice(&sector.to_le_bytes());
         slot[rest..rest + 8].copy_from_slice(&sectors.to_le_bytes());
-        self.put(op::DISCARD, op::DISCARD, slot)
+        self.put(blkif::OP_DISCARD, blkif::OP_DISCARD, slot)
     }
 
     fn put(&mut self, operation: u8, answered_as: u8, mut slot: [u8; MAX_REQUEST_BYTES]) -> u64 {
@@ -212,7 +213,7 @@ impl Front {
     }
 }
 
-fn put_segment(at: &mut [u8], segment: RawSegment) {
+fn put_segment(at: &mut [u8], segment: Segment) {
     at[..4].copy_from_slice(&segment.gref.0.to_le_bytes());
     at[4] = segment.first;
     at[5] = segment.last;

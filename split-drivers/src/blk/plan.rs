@@ -3,9 +3,10 @@
 //! A request of blkif covers one contiguous range of the disk, so it gets one contiguous run of private buffer and one medium operation
 //! per step; the guest's pages are pieces of that run, in order.
 
-use super::request::{Request, SECTOR_BYTES, Transfer, Way};
+use super::request::{Request, Transfer, Way};
 use crate::disk::Step;
 use crate::ring::copy::GrantRange;
+use xen_abi::io::blkif::SECTOR_BYTES;
 
 /// What to do, in which order, for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,15 +100,15 @@ fn pieces(transfer: &Transfer) -> Vec<GrantRange> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::RawSegment;
     use super::*;
     use proptest::prelude::*;
     use xen_abi::ids::{GrantRef, PAGE_SIZE};
+    use xen_abi::io::blkif::Segment;
 
     fn transfer(sector: u64, segments: &[(u32, u8, u8)]) -> Transfer {
         let segments: Vec<_> = segments
             .iter()
-            .map(|&(gref, first, last)| RawSegment {
+            .map(|&(gref, first, last)| Segment {
                 gref: GrantRef(gref),
                 first,
                 last,

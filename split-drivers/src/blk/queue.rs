@@ -17,7 +17,7 @@ use super::journal::RingJournal;
 use super::plan::Plan;
 use super::recover::Recovered;
 use super::request::{Geometry, Request, Transfer, Way};
-use super::wire::{self, MAX_REQUEST_BYTES, SEGMENT_BYTES, Status};
+use super::wire::{self, MAX_REQUEST_BYTES, Status};
 use crate::disk::{Disk, Done};
 use crate::limits::{BLK_INDIRECT_PAGES, BLK_REFUSALS_LOGGED, BLK_REQUESTS_PER_PASS};
 use crate::ring::back::{BackRing, RingFault};
@@ -28,6 +28,7 @@ use parapet_wire::driver::Protocol;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use xen_abi::ids::{DomId, PAGE_SIZE};
+use xen_abi::io::blkif::{self, Segment};
 use xen_host::region::SharedRegion;
 use xen_host::seam::{Direction, Grants};
 
@@ -314,8 +315,8 @@ impl<D: Disk> BlkQueue<D> {
 
     fn check(&mut self, number: u32) -> Option<Request> {
         let entry = &mut self.entries[number as usize];
-        let raw = wire::decode(self.protocol, &entry.request);
-        (entry.id, entry.operation) = raw.answer_key();
+        let raw = blkif::Request::decode(wire::layout(self.protocol), &entry.request)?;
+        (entry.id, entry.operation) = raw.identity();
         match Request::check(&raw, &self.geometry) {
             Ok(request) => Some(request),
             Err(refusal) => {
@@ -335,7 +336,7 @@ impl<D: Disk> BlkQueue<D> {
             else {
                 continue;
             };
-            let mut left = segments * SEGMENT_BYTES;
+            let mut left = segments * Segment::BYTES;
             let mut pieces = Vec::with_capacity(BLK_INDIRECT_PAGES);
             for gref in pages {
                 let len = left.min(PAGE_SIZE);
@@ -367,9 +368,9 @@ impl<D: Disk> BlkQueue<D> {
     fn expand(&self, place: usize, way: Way, sector: u64, segments: usize) -> Result<Plan, String> {
         let bytes = self.descriptors.read_vec(
             place * BLK_INDIRECT_PAGES * PAGE_SIZE,
-            segments * SEGMENT_BYTES,
+            segments * Segment::BYTES,
         );
-        let segments = wire::decode_segments(&bytes).collect();
+        let segments = (0..segments).map_while(|i| Segment::in_page(&bytes, i)).collect();
         let transfer = Transfer::indirect(sector, segments, &self.geometry)
             .map_err(|refusal| refusal.to_string())?;
         Ok(Plan::transfer(way, &transfer))
@@ -395,8 +396,12 @@ impl<D: Disk> BlkQueue<D> {
                 continue;
             };
             self.journal.promise(*number, self.ring.next_response());
-            let (bytes, len) = wire::response(self.protocol, entry.id, entry.operation, status);
-            self.ring.respond(&bytes[..len]);
+            let response = blkif::Response {
+                id: entry.id,
+                operation: entry.operation,
+                status: status as i16,
+            };
+            self.ring.respond(&response.encode(wire::layout(self.protocol)));
         }
         self.journal.intend(self.ring.next_response());
         let notify = self.ring.publish();

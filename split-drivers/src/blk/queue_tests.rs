@@ -1,13 +1,12 @@
 //! One queue between a correct front and a medium in memory: what is written is read, what is refused is refused once, order where order is due.
 
 use super::super::front::{Front, settle};
-use super::super::request::RawSegment;
-use super::super::wire::op;
 use super::*;
 use crate::disk::faulty::{Fault, FaultyDisk};
 use crate::disk::memory::{Medium, MemoryDisk};
 use crate::limits::BLK_BUFFER_PAGES;
 use xen_abi::ids::GrantRef;
+use xen_abi::io::blkif::Segment;
 
 const DISK_BYTES: usize = 4 << 20;
 const DISK: Geometry = Geometry {
@@ -17,8 +16,8 @@ const DISK: Geometry = Geometry {
     discard: true,
 };
 
-fn segment(gref: GrantRef, first: u8, last: u8) -> RawSegment {
-    RawSegment { gref, first, last }
+fn segment(gref: GrantRef, first: u8, last: u8) -> Segment {
+    Segment { gref, first, last }
 }
 
 fn disk(medium: &Medium, seed: u64) -> MemoryDisk {
@@ -35,7 +34,7 @@ fn what_is_written_is_read_in_every_layout_and_mode() {
             let (a, b) = (front.memory.page(), front.memory.page());
             front.memory.write(a, 0, &[0xaa; 4096]);
             front.memory.write(b, 512, b"tail");
-            front.direct(op::WRITE, 9, &[segment(a, 0, 7), segment(b, 1, 1)]);
+            front.direct(blkif::OP_WRITE, 9, &[segment(a, 0, 7), segment(b, 1, 1)]);
             let progress = settle(&mut queue);
             assert!(progress.notify);
             assert_eq!(front.answers()[0].status, 0);
@@ -44,7 +43,7 @@ fn what_is_written_is_read_in_every_layout_and_mode() {
                 [&[0xaa; 4096][..], b"tail"].concat()
             );
 
-            front.direct(op::READ, 16, &[segment(b, 0, 1), segment(a, 7, 7)]);
+            front.direct(blkif::OP_READ, 16, &[segment(b, 0, 1), segment(a, 7, 7)]);
             settle(&mut queue);
             assert_eq!(front.answers()[0].status, 0);
             assert_eq!(
@@ -65,7 +64,7 @@ fn a_sweep_is_one_copy_and_kept_grants_are_mapped_once() {
     let pages: Vec<_> = (0..8).map(|_| front.memory.page()).collect();
     let mut queue = front.backend(disk(&medium, 0), DISK, false);
     for (i, page) in pages.iter().enumerate() {
-        front.direct(op::WRITE, i as u64 * 8, &[segment(*page, 0, 7)]);
+        front.direct(blkif::OP_WRITE, i as u64 * 8, &[segment(*page, 0, 7)]);
     }
     settle(&mut queue);
     assert_eq!(
@@ -84,7 +83,7 @@ fn a_sweep_is_one_copy_and_kept_grants_are_mapped_once() {
     let page = front.memory.page();
     let mut queue = front.backend(disk(&medium, 0), DISK, false);
     for i in 0..5 {
-        front.direct(op::WRITE, i * 8, &[segment(page, 0, 7)]);
+        front.direct(blkif::OP_WRITE, i * 8, &[segment(page, 0, 7)]);
         settle(&mut queue);
         front.answers();
     }
@@ -118,7 +117,7 @@ fn indirect_requests_carry_a_megabyte() {
                 .write(segment.gref, 0, &[u8::try_from(i).unwrap(); 4096]);
         }
         let mut queue = front.backend(disk(&medium, 5), DISK, false);
-        front.indirect(op::WRITE, 8, &segments, &[descriptors]);
+        front.indirect(blkif::OP_WRITE, 8, &segments, &[descriptors]);
         settle(&mut queue);
         assert_eq!(front.answers()[0].status, 0);
         assert_eq!(medium.read(4096 * 201, 4096), [200; 4096]);
@@ -136,10 +135,10 @@ fn one_bad_reference_fails_one_request() {
         front.memory.revoke(bad);
         front.memory.write(good, 0, &[1; 4096]);
         let mut queue = front.backend(disk(&medium, 3), DISK, false);
-        let one = front.direct(op::WRITE, 0, &[segment(good, 0, 7)]);
-        let two = front.direct(op::WRITE, 8, &[segment(good, 0, 7), segment(bad, 0, 7)]);
-        let three = front.direct(op::READ, 0, &[segment(bad, 0, 7)]);
-        let four = front.indirect(op::READ, 0, &[], &[good]);
+        let one = front.direct(blkif::OP_WRITE, 0, &[segment(good, 0, 7)]);
+        let two = front.direct(blkif::OP_WRITE, 8, &[segment(good, 0, 7), segment(bad, 0, 7)]);
+        let three = front.direct(blkif::OP_READ, 0, &[segment(bad, 0, 7)]);
+        let four = front.indirect(blkif::OP_READ, 0, &[], &[good]);
         let mut expected = vec![(one, 0), (two, -1), (three, -1), (four, -1)];
         settle(&mut queue);
         let mut seen: Vec<_> = front.answers().iter().map(|a| (a.id, a.status)).collect();
@@ -169,7 +168,7 @@ fn a_failing_and_a_short_medium_are_an_error_and_a_continuation() {
     ];
     let mut queue = front.backend(FaultyDisk::new(disk(&medium, 0), faults), DISK, false);
     let mut outcome = |front: &mut Front| {
-        front.direct(op::WRITE, 0, &[segment(page, 0, 7)]);
+        front.direct(blkif::OP_WRITE, 0, &[segment(page, 0, 7)]);
         settle(&mut queue);
         front.answers()[0].status
     };
@@ -193,10 +192,10 @@ fn a_flush_answered_is_durable_and_a_barrier_keeps_its_place() {
     let page = front.memory.page();
     front.memory.write(page, 0, &[7; 4096]);
     let mut queue = front.backend(disk(&medium, 11), DISK, false);
-    front.direct(op::WRITE, 0, &[segment(page, 0, 7)]);
+    front.direct(blkif::OP_WRITE, 0, &[segment(page, 0, 7)]);
     settle(&mut queue);
     assert_eq!(medium.durable(0, 4096), [0; 4096]);
-    front.direct(op::FLUSH, 0, &[]);
+    front.direct(blkif::OP_FLUSH_DISKCACHE, 0, &[]);
     settle(&mut queue);
     assert_eq!(medium.durable(0, 4096), [7; 4096]);
 
@@ -214,9 +213,9 @@ fn a_flush_answered_is_durable_and_a_barrier_keeps_its_place() {
             })
             .collect();
         let mut queue = front.backend(disk(&medium, seed), DISK, false);
-        front.direct(op::WRITE, 0, &[segment(pages[0], 0, 7)]);
-        front.direct(op::BARRIER, 0, &[segment(pages[1], 0, 7)]);
-        front.direct(op::WRITE, 0, &[segment(pages[2], 0, 7)]);
+        front.direct(blkif::OP_WRITE, 0, &[segment(pages[0], 0, 7)]);
+        front.direct(blkif::OP_WRITE_BARRIER, 0, &[segment(pages[1], 0, 7)]);
+        front.direct(blkif::OP_WRITE, 0, &[segment(pages[2], 0, 7)]);
         settle(&mut queue);
         assert_eq!(medium.read(0, 4096), [3; 4096]);
         assert_ne!(
@@ -250,9 +249,9 @@ fn discard_gives_back_and_read_only_refuses_every_change() {
         },
         false,
     );
-    front.direct(op::WRITE, 8, &[segment(page, 0, 7)]);
+    front.direct(blkif::OP_WRITE, 8, &[segment(page, 0, 7)]);
     front.discard(8, 8);
-    front.direct(op::FLUSH, 8, &[segment(page, 0, 7)]);
+    front.direct(blkif::OP_FLUSH_DISKCACHE, 8, &[segment(page, 0, 7)]);
     settle(&mut queue);
     assert!(front.answers().iter().all(|answer| answer.status == -1));
     assert_eq!(medium.read(4096, 4096), [9; 4096]);
@@ -270,7 +269,7 @@ fn more_than_the_buffer_holds_waits_and_none_is_lost() {
         .collect();
     let mut queue = front.backend(disk(&medium, 21), DISK, false);
     for _ in 0..12 {
-        front.indirect(op::READ, 0, &segments, &[descriptors]);
+        front.indirect(blkif::OP_READ, 0, &segments, &[descriptors]);
     }
     settle(&mut queue);
     assert_eq!(front.answers().len(), 12);

@@ -4,78 +4,10 @@
 //! All quantities are in units of 512 bytes, whatever the medium's sector size; that only limits alignment. Indirect requests are
 //! judged twice: here, and by [`Transfer::indirect`] once their descriptors were fetched. This module sees no memory but its arguments.
 
-use super::wire::{Status, op};
-use crate::limits::{BLK_DIRECT_SEGMENTS, BLK_INDIRECT_PAGES, BLK_INDIRECT_SEGMENTS};
+use super::wire::Status;
+use crate::limits::{BLK_INDIRECT_PAGES, BLK_INDIRECT_SEGMENTS};
 use xen_abi::ids::{GrantRef, PAGE_SIZE};
-
-/// Bytes of a blkif sector.
-pub const SECTOR_BYTES: u64 = 512;
-/// Index of the last sector of a page.
-const LAST_SECTOR_OF_PAGE: u8 = 7;
-
-/// One segment as the guest wrote it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RawSegment {
-    /// Granted page.
-    pub gref: GrantRef,
-    /// First sector of the page.
-    pub first: u8,
-    /// Last sector of the page, included.
-    pub last: u8,
-}
-
-/// A request as the guest wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RawRequest {
-    /// Everything with up to 11 segments in the slot, and every unknown operation.
-    Direct {
-        /// The guest's, given back.
-        id: u64,
-        /// Operation code.
-        operation: u8,
-        /// Segments claimed.
-        count: u8,
-        /// First sector on the disk.
-        sector: u64,
-        /// All there is room for.
-        segments: [RawSegment; BLK_DIRECT_SEGMENTS],
-    },
-    /// Segments in pages of their own.
-    Indirect {
-        /// The guest's, given back.
-        id: u64,
-        /// Inner operation code, which the response carries.
-        operation: u8,
-        /// Segments claimed.
-        segments: u16,
-        /// First sector on the disk.
-        sector: u64,
-        /// Pages of descriptors.
-        pages: [GrantRef; 8],
-    },
-    /// Sectors to give back. (The flag for secure erase is ignored: it is not offered.)
-    Discard {
-        /// The guest's, given back.
-        id: u64,
-        /// First sector.
-        sector: u64,
-        /// Sectors.
-        sectors: u64,
-    },
-}
-
-impl RawRequest {
-    /// Id and operation of the response.
-    #[must_use]
-    pub fn answer_key(&self) -> (u64, u8) {
-        match self {
-            Self::Direct { id, operation, .. } | Self::Indirect { id, operation, .. } => {
-                (*id, *operation)
-            }
-            Self::Discard { id, .. } => (*id, op::DISCARD),
-        }
-    }
-}
+use xen_abi::io::blkif::{self, SECTOR_BYTES, SECTORS_PER_PAGE, Segment};
 
 /// What a request may do to this disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +88,7 @@ pub struct Transfer {
     /// Sectors: the sum over the segments.
     pub sectors: u64,
     /// Pages, in disk order; each `first <= last <= 7`.
-    pub segments: Vec<RawSegment>,
+    pub segments: Vec<Segment>,
 }
 
 /// A request that may be carried out.
@@ -193,33 +125,33 @@ impl Request {
     ///
     /// # Errors
     /// The refusal that the guest is to get.
-    pub fn check(raw: &RawRequest, disk: &Geometry) -> Result<Self, Refusal> {
+    pub fn check(raw: &blkif::Request, disk: &Geometry) -> Result<Self, Refusal> {
         match raw {
-            RawRequest::Direct {
+            blkif::Request::Direct {
                 operation,
-                count,
+                nr_segments,
                 sector,
                 segments,
                 ..
             } => {
-                let count = usize::from(*count);
+                let count = usize::from(*nr_segments);
                 let segments = segments.get(..count).ok_or(Refusal::Segments(count))?;
                 Self::check_direct(*operation, *sector, segments, disk)
             }
-            RawRequest::Indirect {
+            blkif::Request::Indirect {
                 operation,
-                segments,
+                nr_segments,
                 sector,
                 pages,
                 ..
             } => {
                 let way = match *operation {
-                    op::READ => Way::Read,
-                    op::WRITE => Way::Write,
+                    blkif::OP_READ => Way::Read,
+                    blkif::OP_WRITE => Way::Write,
                     other => return Err(Refusal::Operation(other)),
                 };
                 refuse_change_if(way == Way::Write, disk)?;
-                let segments = usize::from(*segments);
+                let segments = usize::from(*nr_segments);
                 if segments == 0 || segments > BLK_INDIRECT_SEGMENTS {
                     return Err(Refusal::Segments(segments));
                 }
@@ -231,17 +163,17 @@ impl Request {
                     pages,
                 })
             }
-            RawRequest::Discard {
-                sector, sectors, ..
+            blkif::Request::Discard {
+                sector, nr_sectors, ..
             } => {
                 if !disk.discard {
-                    return Err(Refusal::Operation(op::DISCARD));
+                    return Err(Refusal::Operation(blkif::OP_DISCARD));
                 }
                 refuse_change_if(true, disk)?;
-                check_range(*sector, *sectors, disk)?;
+                check_range(*sector, *nr_sectors, disk)?;
                 Ok(Self::Discard {
                     sector: *sector,
-                    sectors: *sectors,
+                    sectors: *nr_sectors,
                 })
             }
         }
@@ -250,7 +182,7 @@ impl Request {
     fn check_direct(
         operation: u8,
         sector: u64,
-        segments: &[RawSegment],
+        segments: &[Segment],
         disk: &Geometry,
     ) -> Result<Self, Refusal> {
         let data = |disk: &Geometry| match segments {
@@ -258,21 +190,21 @@ impl Request {
             some => Transfer::check(sector, some.to_vec(), disk).map(Some),
         };
         match operation {
-            op::READ => Ok(Self::Transfer(
+            blkif::OP_READ => Ok(Self::Transfer(
                 Way::Read,
                 Transfer::check(sector, segments.to_vec(), disk)?,
             )),
-            op::WRITE => {
+            blkif::OP_WRITE => {
                 refuse_change_if(true, disk)?;
                 Ok(Self::Transfer(
                     Way::Write,
                     Transfer::check(sector, segments.to_vec(), disk)?,
                 ))
             }
-            op::FLUSH | op::BARRIER => {
+            blkif::OP_FLUSH_DISKCACHE | blkif::OP_WRITE_BARRIER => {
                 refuse_change_if(!segments.is_empty(), disk)?;
                 let data = data(disk)?;
-                Ok(if operation == op::FLUSH {
+                Ok(if operation == blkif::OP_FLUSH_DISKCACHE {
                     Self::Flush(data)
                 } else {
                     Self::Barrier(data)
@@ -290,19 +222,19 @@ impl Transfer {
     /// The refusal that the guest is to get.
     pub fn indirect(
         sector: u64,
-        segments: Vec<RawSegment>,
+        segments: Vec<Segment>,
         disk: &Geometry,
     ) -> Result<Self, Refusal> {
         Self::check(sector, segments, disk)
     }
 
-    fn check(sector: u64, segments: Vec<RawSegment>, disk: &Geometry) -> Result<Self, Refusal> {
+    fn check(sector: u64, segments: Vec<Segment>, disk: &Geometry) -> Result<Self, Refusal> {
         if segments.is_empty() {
             return Err(Refusal::Segments(0));
         }
         let mut sectors = 0;
-        for RawSegment { first, last, .. } in &segments {
-            if first > last || *last > LAST_SECTOR_OF_PAGE {
+        for Segment { first, last, .. } in &segments {
+            if first > last || *last >= SECTORS_PER_PAGE {
                 return Err(Refusal::Segment {
                     first: *first,
                     last: *last,

@@ -1,6 +1,6 @@
 //! What is accepted and what is refused, by table and by property.
 
-use super::super::wire::{MAX_REQUEST_BYTES, decode};
+use super::super::wire::{MAX_REQUEST_BYTES, layout};
 use super::*;
 use parapet_wire::driver::Protocol;
 use proptest::prelude::*;
@@ -12,34 +12,36 @@ const DISK: Geometry = Geometry {
     discard: true,
 };
 
-fn segment(first: u8, last: u8) -> RawSegment {
-    RawSegment {
+fn segment(first: u8, last: u8) -> Segment {
+    Segment {
         gref: GrantRef(8),
         first,
         last,
     }
 }
 
-fn direct(operation: u8, sector: u64, segments: &[RawSegment]) -> RawRequest {
-    let mut all = [segment(0, 0); BLK_DIRECT_SEGMENTS];
+fn direct(operation: u8, sector: u64, segments: &[Segment]) -> blkif::Request {
+    let mut all = [segment(0, 0); blkif::MAX_SEGMENTS];
     all[..segments.len()].copy_from_slice(segments);
-    let count = u8::try_from(segments.len()).unwrap();
-    RawRequest::Direct {
-        id: 1,
-        operation,
-        count,
-        sector,
-        segments: all,
-    }
+    let nr_segments = u8::try_from(segments.len()).unwrap();
+    blkif::Request::Direct { operation, nr_segments, handle: 0, id: 1, sector, segments: all }
 }
 
-fn refusal(raw: &RawRequest, disk: Geometry) -> Refusal {
+fn indirect(operation: u8, nr_segments: u16) -> blkif::Request {
+    blkif::Request::Indirect { operation, nr_segments, handle: 0, id: 1, sector: 0, pages: [GrantRef(1); 8] }
+}
+
+fn discard(sector: u64, nr_sectors: u64) -> blkif::Request {
+    blkif::Request::Discard { flag: 0, handle: 0, id: 1, sector, nr_sectors }
+}
+
+fn refusal(raw: &blkif::Request, disk: Geometry) -> Refusal {
     Request::check(raw, &disk).unwrap_err()
 }
 
 #[test]
 fn reads_and_writes_within_the_disk_pass() {
-    let raw = direct(op::READ, 984, &[segment(0, 7), segment(0, 7)]);
+    let raw = direct(blkif::OP_READ, 984, &[segment(0, 7), segment(0, 7)]);
     let Request::Transfer(Way::Read, transfer) = Request::check(&raw, &DISK).unwrap() else {
         panic!()
     };
@@ -52,7 +54,7 @@ fn reads_and_writes_within_the_disk_pass() {
 #[test]
 fn the_end_of_the_disk_and_the_end_of_numbers_are_the_end() {
     for sector in [985, 1000, u64::MAX, u64::MAX - 7, 1 << 55] {
-        let raw = direct(op::READ, sector, &[segment(0, 7), segment(0, 7)]);
+        let raw = direct(blkif::OP_READ, sector, &[segment(0, 7), segment(0, 7)]);
         assert_eq!(
             refusal(&raw, DISK),
             Refusal::Range {
@@ -61,17 +63,9 @@ fn the_end_of_the_disk_and_the_end_of_numbers_are_the_end() {
             }
         );
     }
-    let raw = RawRequest::Discard {
-        id: 1,
-        sector: 8,
-        sectors: u64::MAX,
-    };
+    let raw = discard(8, u64::MAX);
     assert!(matches!(refusal(&raw, DISK), Refusal::Range { .. }));
-    let raw = RawRequest::Discard {
-        id: 1,
-        sector: 8,
-        sectors: 0,
-    };
+    let raw = discard(8, 0);
     assert!(matches!(refusal(&raw, DISK), Refusal::Range { .. }));
 }
 
@@ -80,32 +74,20 @@ fn segments_stay_in_their_page_and_are_counted() {
     for (first, last) in [(0, 8), (3, 2), (255, 0), (0, 255)] {
         assert_eq!(
             refusal(
-                &direct(op::WRITE, 0, &[segment(0, 7), segment(first, last)]),
+                &direct(blkif::OP_WRITE, 0, &[segment(0, 7), segment(first, last)]),
                 DISK
             ),
             Refusal::Segment { first, last }
         );
     }
     assert_eq!(
-        refusal(&direct(op::READ, 0, &[]), DISK),
+        refusal(&direct(blkif::OP_READ, 0, &[]), DISK),
         Refusal::Segments(0)
     );
-    let raw = RawRequest::Direct {
-        id: 1,
-        operation: op::READ,
-        count: 12,
-        sector: 0,
-        segments: [segment(0, 7); 11],
-    };
+    let raw = blkif::Request::Direct { operation: blkif::OP_READ, nr_segments: 12, handle: 0, id: 1, sector: 0, segments: [segment(0, 7); 11] };
     assert_eq!(refusal(&raw, DISK), Refusal::Segments(12));
     for segments in [0, 257, u16::MAX] {
-        let raw = RawRequest::Indirect {
-            id: 1,
-            operation: op::READ,
-            segments,
-            sector: 0,
-            pages: [GrantRef(1); 8],
-        };
+        let raw = indirect(blkif::OP_READ, segments);
         assert_eq!(
             refusal(&raw, DISK),
             Refusal::Segments(usize::from(segments))
@@ -120,7 +102,7 @@ fn nothing_changes_a_read_only_disk() {
         ..DISK
     };
     let data = [segment(0, 7)];
-    for operation in [op::WRITE, op::FLUSH, op::BARRIER] {
+    for operation in [blkif::OP_WRITE, blkif::OP_FLUSH_DISKCACHE, blkif::OP_WRITE_BARRIER] {
         assert_eq!(
             refusal(&direct(operation, 0, &data), disk),
             Refusal::ReadOnly
@@ -128,26 +110,16 @@ fn nothing_changes_a_read_only_disk() {
     }
     assert_eq!(
         refusal(
-            &RawRequest::Discard {
-                id: 1,
-                sector: 0,
-                sectors: 8
-            },
+            &discard(0, 8),
             disk
         ),
         Refusal::ReadOnly
     );
-    let indirect = RawRequest::Indirect {
-        id: 1,
-        operation: op::WRITE,
-        segments: 1,
-        sector: 0,
-        pages: [GrantRef(1); 8],
-    };
+    let indirect = indirect(blkif::OP_WRITE, 1);
     assert_eq!(refusal(&indirect, disk), Refusal::ReadOnly);
-    assert!(Request::check(&direct(op::READ, 0, &data), &disk).is_ok());
+    assert!(Request::check(&direct(blkif::OP_READ, 0, &data), &disk).is_ok());
     assert_eq!(
-        Request::check(&direct(op::FLUSH, 0, &[]), &disk),
+        Request::check(&direct(blkif::OP_FLUSH_DISKCACHE, 0, &[]), &disk),
         Ok(Request::Flush(None))
     );
 }
@@ -166,24 +138,14 @@ fn what_is_not_offered_is_not_supported() {
     };
     assert_eq!(
         refusal(
-            &RawRequest::Discard {
-                id: 1,
-                sector: 0,
-                sectors: 8
-            },
+            &discard(0, 8),
             disk
         )
         .status(),
         Status::NotSupported
     );
-    for operation in [op::INDIRECT, op::FLUSH, op::DISCARD] {
-        let nested = RawRequest::Indirect {
-            id: 1,
-            operation,
-            segments: 1,
-            sector: 0,
-            pages: [GrantRef(1); 8],
-        };
+    for operation in [blkif::OP_INDIRECT, blkif::OP_FLUSH_DISKCACHE, blkif::OP_DISCARD] {
+        let nested = indirect(operation, 1);
         assert_eq!(refusal(&nested, DISK), Refusal::Operation(operation));
     }
 }
@@ -194,14 +156,14 @@ fn a_4k_disk_takes_whole_sectors_only() {
         sector_size: 4096,
         ..DISK
     };
-    assert!(Request::check(&direct(op::READ, 8, &[segment(0, 7)]), &disk).is_ok());
-    assert!(Request::check(&direct(op::READ, 8, &[segment(4, 7), segment(0, 3)]), &disk).is_ok());
+    assert!(Request::check(&direct(blkif::OP_READ, 8, &[segment(0, 7)]), &disk).is_ok());
+    assert!(Request::check(&direct(blkif::OP_READ, 8, &[segment(4, 7), segment(0, 3)]), &disk).is_ok());
     assert!(matches!(
-        refusal(&direct(op::READ, 4, &[segment(0, 7)]), disk),
+        refusal(&direct(blkif::OP_READ, 4, &[segment(0, 7)]), disk),
         Refusal::Alignment { .. }
     ));
     assert!(matches!(
-        refusal(&direct(op::READ, 8, &[segment(0, 3)]), disk),
+        refusal(&direct(blkif::OP_READ, 8, &[segment(0, 3)]), disk),
         Refusal::Alignment { .. }
     ));
 }
@@ -226,7 +188,7 @@ proptest! {
         }
         let disk = Geometry { read_only, ..DISK };
         for protocol in [Protocol::X86_64, Protocol::X86_32] {
-            let raw = decode(protocol, &slot);
+            let raw = blkif::Request::decode(layout(protocol), &slot).unwrap();
             match Request::check(&raw, &disk) {
                 Ok(Request::Transfer(way, transfer)) => {
                     prop_assert!(!(read_only && way == Way::Write));
