@@ -29,34 +29,35 @@ const PIPE_LOOK: Duration = Duration::from_millis(2);
 /// Where answers go; `None` once the conversation is over, so that a late pump cannot write into the next one.
 type Answers = Arc<Mutex<Option<Arc<File>>>>;
 
-/// Reads the request and serves it until the conversation ends.
-pub fn converse(port: &mut impl Read, file: &Arc<File>) {
+/// Serves the request in `opening` until the conversation ends.
+pub fn converse(port: &mut impl Read, file: &Arc<File>, opening: &Frame) {
     let answers = Arc::new(Mutex::new(Some(Arc::clone(file))));
-    let request = match read_frame(port) {
-        Ok(Frame {
-            kind: Kind::Request,
-            body,
-        }) => serde_json::from_slice(&body),
-        _ => return,
-    };
-    let outcome = match request {
+    if opening.kind != Kind::Request {
+        return;
+    }
+    let outcome = match serde_json::from_slice(&opening.body) {
         Ok(Request::Exec { argv, env, tty }) => exec(port, &answers, &argv, &env, tty),
-        Ok(Request::Put { path, mode }) => {
-            put(port, &path, mode).map(|()| tell(&answers, Kind::Eof, &[]))
-        }
-        Ok(Request::Get { path }) => get(&answers, &path),
+        Ok(Request::Put { path, mode }) => put(port, &path, mode).map(|()| {
+            tell(&answers, Kind::Eof, &[]);
+            wait_for_bye(port);
+        }),
+        Ok(Request::Get { path }) => get(&answers, &path).map(|()| wait_for_bye(port)),
         Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
     };
     if let Err(error) = outcome {
         tell(&answers, Kind::Failed, error.to_string().as_bytes());
-    }
-    // The answer must be taken before the port counts as free, or the rig's next greeting would overtake it.
-    while let Ok(frame) = read_frame(port) {
-        if frame.kind == Kind::Bye {
-            break;
-        }
+        wait_for_bye(port);
     }
     *answers.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// The answer must be taken before the port counts as free, or the rig's next greeting would overtake it.
+fn wait_for_bye(port: &mut impl Read) {
+    while let Ok(frame) = read_frame(port) {
+        if frame.kind == Kind::Bye {
+            return;
+        }
+    }
 }
 
 /// Sends a frame; a rig that is gone is noticed by the reader, so failures need no second report.
@@ -133,6 +134,7 @@ fn exec(
                 format!("{name}: {error}\n").as_bytes(),
             );
             tell(answers, Kind::Exit, &CANNOT_RUN.to_le_bytes());
+            wait_for_bye(port);
             return Ok(());
         }
     };

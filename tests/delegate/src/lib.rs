@@ -168,6 +168,37 @@ pub fn find_greeting(from: &mut impl Read) -> io::Result<[u8; 8]> {
     Ok(nonce)
 }
 
+/// What may come where a conversation begins or goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// The other side greeted again before it saw the answer.
+    Greeting([u8; 8]),
+    /// A frame.
+    Frame(Frame),
+}
+
+/// Reads a frame or a repeated greeting.
+///
+/// # Errors
+/// As [`read_frame`].
+pub fn read_opening(from: &mut impl Read) -> io::Result<Opening> {
+    let mut first = [0; 1];
+    from.read_exact(&mut first)?;
+    if first[0] != HELLO[0] {
+        return read_frame(&mut first.as_slice().chain(from)).map(Opening::Frame);
+    }
+    let mut rest = [0; GREETING_LEN - 1];
+    from.read_exact(&mut rest)?;
+    let (hello, nonce) = rest.split_at(HELLO.len() - 1);
+    match nonce.try_into() {
+        Ok(nonce) if *hello == HELLO[1..] => Ok(Opening::Greeting(nonce)),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "neither a frame nor a greeting",
+        )),
+    }
+}
+
 /// The bytes of a greeting.
 #[must_use]
 pub fn greeting(nonce: [u8; 8]) -> [u8; GREETING_LEN] {
@@ -214,9 +245,21 @@ mod tests {
         }
 
         #[test]
+        fn repeated_greetings_do_not_hide_the_request(count in 0usize..20, body in prop::collection::vec(any::<u8>(), 0..40)) {
+            let mut bytes = greeting([7; 8]).repeat(count);
+            write_frame(&mut bytes, Kind::Request, &body).unwrap();
+            let mut from = bytes.as_slice();
+            for _ in 0..count {
+                prop_assert_eq!(read_opening(&mut from).unwrap(), Opening::Greeting([7; 8]));
+            }
+            prop_assert_eq!(read_opening(&mut from).unwrap(), Opening::Frame(Frame { kind: Kind::Request, body }));
+        }
+
+        #[test]
         fn rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read_frame(&mut bytes.as_slice());
             let _ = find_greeting(&mut bytes.as_slice());
+            let _ = read_opening(&mut bytes.as_slice());
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lab_delegate::{PORT_PREFIX, PORTS, find_greeting, greeting};
+use lab_delegate::{Opening, PORT_PREFIX, PORTS, find_greeting, greeting, read_opening};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -58,15 +58,23 @@ fn find_port(number: usize) -> io::Result<PathBuf> {
 fn serve_port(mut port: Port) {
     loop {
         port.patient = true;
-        let Ok(nonce) = find_greeting(&mut port) else {
+        let Ok(mut nonce) = find_greeting(&mut port) else {
             std::thread::sleep(PORT_WAIT_STEP);
             continue;
         };
         // From here a hang-up ends the conversation.
         port.patient = false;
         let file = Arc::clone(&port.file);
-        if (&*file).write_all(&greeting(nonce)).is_ok() {
-            job::converse(&mut port, &file);
+        // A rig that waited for this machine to boot has greeted many times; all of that stands in the queue.
+        while (&*file).write_all(&greeting(nonce)).is_ok() {
+            match read_opening(&mut port) {
+                Ok(Opening::Greeting(again)) => nonce = again,
+                Ok(Opening::Frame(frame)) => {
+                    job::converse(&mut port, &file, &frame);
+                    break;
+                }
+                Err(_) => break,
+            }
         }
     }
 }
