@@ -35,6 +35,9 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// This is no place to control Xen from.
+    #[error(transparent)]
+    Host(#[from] HostProblem),
     /// The hypervisor's release has no layout here.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedXen),
@@ -49,6 +52,23 @@ pub enum Error {
     /// Xenstore said no, or is not there.
     #[error(transparent)]
     Store(#[from] crate::xenstore::error::StoreError),
+}
+
+/// Why Xen cannot be controlled from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostProblem {
+    /// No Xen at all.
+    #[error("this machine is not running under Xen; boot the Xen entry of the boot menu")]
+    NotXen,
+    /// A guest.
+    #[error("this is a Xen guest, not the control domain; run this in dom0")]
+    NotControlDomain,
+    /// Not root.
+    #[error("cannot open {path}: this needs root")]
+    NotRoot {
+        /// The device.
+        path: &'static str,
+    },
 }
 
 impl Error {
@@ -90,7 +110,7 @@ impl Error {
             | Self::Named { errno, .. }
             | Self::Device { errno, .. } => Some(*errno),
             Self::Store(error) => error.errno(),
-            Self::Unsupported(_) | Self::Malformed { .. } => None,
+            Self::Host(_) | Self::Unsupported(_) | Self::Malformed { .. } => None,
         }
     }
 }

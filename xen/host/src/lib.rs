@@ -6,7 +6,12 @@
 pub mod error;
 pub mod region;
 pub mod seam;
+pub mod xen;
 pub mod xenstore;
+
+pub mod devices;
+pub mod evtchn;
+pub mod gntdev;
 
 pub mod blockdev;
 pub mod eventfd;

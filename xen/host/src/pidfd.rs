@@ -27,9 +27,8 @@ impl PidFd {
         let fd = Errno::result(result).map_err(|errno| Error::refused("pidfd_open", errno))?;
         let fd = i32::try_from(fd).map_err(|_| Error::refused("pidfd_open", Errno::EBADF))?;
         // SAFETY: the kernel has just made this descriptor (close-on-exec) for us.
-        Ok(Self {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
     }
 
     /// Sends a signal to exactly this process.

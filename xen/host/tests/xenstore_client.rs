@@ -1,5 +1,7 @@
 //! The shared client against a xenstored that misbehaves.
 
+#![allow(clippy::unwrap_used, reason = "a test program")]
+
 mod support;
 
 use nix::errno::Errno;

@@ -1,5 +1,7 @@
 //! One suite for everything that implements the traits of `xenstore-rs`: our clients, and its own, on the same server.
 
+#![allow(clippy::unwrap_used, reason = "a test program")]
+
 mod support;
 
 use futures_util::StreamExt;
