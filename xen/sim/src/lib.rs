@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod fault;
+pub mod frontend;
 pub mod grants;
 pub mod guest;
 pub mod kernel;

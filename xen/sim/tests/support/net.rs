@@ -1,0 +1,1 @@
+//! The network half of the test backend.
