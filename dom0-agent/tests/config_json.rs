@@ -17,12 +17,15 @@ fn golden(path: &str) -> PathBuf {
 }
 
 fn text(path: &str) -> String {
-    fs::read_to_string(golden(path)).unwrap()
+    let path = golden(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 fn config(path: &str) -> DomainConfig {
     let ambient = Ambient::new(path, Uuid::nil(), 1);
-    load(text(path).as_bytes(), &[], &ambient).unwrap().config
+    load(text(path).as_bytes(), &[], &ambient)
+        .unwrap_or_else(|e| panic!("{e}"))
+        .config
 }
 
 fn assert_same(name: &str, got: &str, want: &str) {
