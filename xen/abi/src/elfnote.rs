@@ -44,7 +44,7 @@ crate::constants! {
     pub const SUPPORTED_FEATURES: u32 = 17 => "XEN_ELFNOTE_SUPPORTED_FEATURES";
     /// PVH entry point, physical.
     pub const PHYS32_ENTRY: u32 = 18 => "XEN_ELFNOTE_PHYS32_ENTRY";
-    /// The PVH kernel can be moved: alignment, lowest and highest address. Newer than 4.17's header.
+    /// The PVH kernel can be moved: alignment, lowest and highest address. In the headers from 4.19 on.
     pub const PHYS32_RELOC: u32 = 19 => "XEN_ELFNOTE_PHYS32_RELOC";
 }
 

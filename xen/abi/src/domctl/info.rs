@@ -31,6 +31,14 @@ crate::constants! {
     pub const DOMINF_HAP: u32 = 1 << 8 => "XEN_DOMINF_hap";
     /// Bits to shift the flags right by to find the shutdown reason.
     pub const DOMINF_SHUTDOWN_SHIFT: u32 = 16 => "XEN_DOMINF_shutdownshift";
+    /// [`GetDomainState::state`]: there is such a domain.
+    pub const DOMAIN_STATE_EXIST: u16 = 1 << 0 => "XEN_DOMCTL_GETDOMSTATE_STATE_EXIST";
+    /// [`GetDomainState::state`]: it has shut down.
+    pub const DOMAIN_STATE_SHUTDOWN: u16 = 1 << 1 => "XEN_DOMCTL_GETDOMSTATE_STATE_SHUTDOWN";
+    /// [`GetDomainState::state`]: it is being destroyed.
+    pub const DOMAIN_STATE_DYING: u16 = 1 << 2 => "XEN_DOMCTL_GETDOMSTATE_STATE_DYING";
+    /// [`GetDomainState::state`]: it is destroyed but for what others hold.
+    pub const DOMAIN_STATE_DEAD: u16 = 1 << 3 => "XEN_DOMCTL_GETDOMSTATE_STATE_DEAD";
     /// Mask of the shutdown reason after the shift.
     pub const DOMINF_SHUTDOWN_MASK: u32 = 255 => "XEN_DOMINF_shutdownmask";
 }
@@ -151,7 +159,7 @@ layout! {
         /// Out: what the domain may do.
         pub caps: u16 = 2 => "caps",
         /// Padding.
-        pub pad: u32 = 4 => "pad1",
+        pub pad: u32 = 4 => "pad0",
         /// Out: never used by another domain since the host started.
         pub unique_id: u64 = 8 => "unique_id",
     }
@@ -168,6 +176,42 @@ pub fn domain_state(abi: Abi, domain: DomId) -> Option<Call> {
             call.interface_version = 0;
             Some(call)
         }
+    }
+}
+
+/// What [`domain_state`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, read by name"
+)]
+pub struct DomainState {
+    /// The domain asked about, or the one that changed.
+    pub domid: DomId,
+    /// There is such a domain.
+    pub exists: bool,
+    /// It has shut down.
+    pub shutdown: bool,
+    /// It is being destroyed.
+    pub dying: bool,
+    /// It is destroyed but for what others hold.
+    pub dead: bool,
+    /// Never used by another domain since the host started.
+    pub unique_id: u64,
+}
+
+/// The state of a domain.
+#[must_use]
+pub fn domain_state_answer(answer: &Call) -> DomainState {
+    let raw: GetDomainState = answer.payload();
+    let has = |flag: u16| raw.state & flag != 0;
+    DomainState {
+        domid: DomId(answer.domain),
+        exists: has(DOMAIN_STATE_EXIST),
+        shutdown: has(DOMAIN_STATE_SHUTDOWN),
+        dying: has(DOMAIN_STATE_DYING),
+        dead: has(DOMAIN_STATE_DEAD),
+        unique_id: raw.unique_id,
     }
 }
 
@@ -233,7 +277,12 @@ mod tests {
     #[test]
     fn the_state_call_is_stable_and_new() {
         assert!(domain_state(Abi::V4_20, DomId(1)).is_none());
-        let call = domain_state(Abi::V4_22, DomId(1)).unwrap();
+        let mut call = domain_state(Abi::V4_22, DomId(1)).unwrap();
         assert_eq!((call.cmd, call.interface_version), (90, 0));
+        call.payload[0] = 0b0110;
+        call.payload[8] = 77;
+        let state = domain_state_answer(&call);
+        assert!(state.shutdown && state.dying && !state.exists && !state.dead);
+        assert_eq!((state.domid, state.unique_id), (DomId(1), 77));
     }
 }

@@ -118,7 +118,7 @@ impl Call {
 }
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident = $value:literal $(=> $c:literal)?,)*) => {
+    ($($(#[$doc:meta])* $name:ident = $value:literal => $c:literal,)*) => {
         /// The commands used here. Source: `XEN_DOMCTL_*`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u32)]
@@ -126,7 +126,7 @@ macro_rules! commands {
             $($(#[$doc])* $name = $value,)*
         }
         /// The commands under their C names, for the header check.
-        pub const C_COMMANDS: &[(&str, u64)] = &[$($(($c, $value),)?)*];
+        pub const C_COMMANDS: &[(&str, u64)] = &[$(($c, $value),)*];
     };
 }
 
@@ -210,7 +210,7 @@ commands! {
     /// [`set_paging_pool`].
     SetPagingMempoolSize = 86 => "XEN_DOMCTL_set_paging_mempool_size",
     /// [`domain_state`], from 4.21 on.
-    GetDomainState = 90,
+    GetDomainState = 90 => "XEN_DOMCTL_get_domain_state",
 }
 
 /// A bitmap in the caller's memory (`xenctl_bitmap`), one byte per eight bits.

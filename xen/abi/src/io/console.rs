@@ -12,7 +12,7 @@ pub const IN_BYTES: u32 = 1024;
 pub const OUT_BYTES: u32 = 2048;
 
 layout! {
-    /// The page.
+    /// The page, as far as every release has it.
     pub struct Interface: "struct xencons_interface", 3088 {
         /// To the guest.
         pub input: [u8; 1024] = 0 => "in",
@@ -29,8 +29,14 @@ layout! {
     }
 }
 
-/// Offset of `connection`, a field that 4.21's tools and guests know; not in the headers of 4.17 and 4.20.
-pub const CONNECTION_OFFSET: usize = 3088;
+crate::constants! {
+    /// Offset of `connection`, one byte that guests know since 4.21's header; older ones leave it 0.
+    pub const CONNECTION_OFFSET: usize = 3088 => "offsetof(struct xencons_interface, connection)";
+    /// `connection`: a backend serves the ring.
+    pub const CONNECTED: u8 = 0 => "XENCONSOLE_CONNECTED";
+    /// `connection`: nobody does yet; what a builder writes for a backend that will write [`CONNECTED`].
+    pub const DISCONNECTED: u8 = 1 => "XENCONSOLE_DISCONNECTED";
+}
 
 /// The guest's indexes claim more than the ring holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ crate::constants! {
 }
 
 layout! {
-    /// The page.
+    /// The page, as far as every release has it.
     pub struct Interface: "struct xenstore_domain_interface", 2076 {
         /// Requests of the guest.
         pub req: [u8; 1024] = 0 => "req",

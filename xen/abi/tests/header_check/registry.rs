@@ -34,16 +34,25 @@ pub struct Table {
     pub constants: Vec<(&'static str, u64)>,
 }
 
-/// Structures of releases that no Debian suite has; asserted where they are declared.
+/// Structures of releases that no Debian suite has: asserted where they are declared, and in the tables of 4.21 and 4.22.
 pub const NEWER_THAN_DEBIAN: [&str; 2] = ["CreateDomainV17x421", "GetDomainState"];
 
-/// Constants that the headers of 4.17 do not have yet.
-const NEWER_THAN_4_17: [&str; 5] = [
-    "XEN_CPUID_TSC_MODE_DEFAULT",
-    "XEN_CPUID_TSC_MODE_ALWAYS_EMULATE",
-    "XEN_CPUID_TSC_MODE_NEVER_EMULATE",
-    "XEN_CPUID_TSC_MODE_PVRDTSCP",
-    "XEN_ELFNOTE_PHYS32_RELOC",
+/// Constants that the headers of older releases do not have, with the first that does.
+const SINCE: [(Abi, &str); 14] = [
+    (Abi::V4_18, "XEN_CPUID_TSC_MODE_DEFAULT"),
+    (Abi::V4_18, "XEN_CPUID_TSC_MODE_ALWAYS_EMULATE"),
+    (Abi::V4_18, "XEN_CPUID_TSC_MODE_NEVER_EMULATE"),
+    (Abi::V4_18, "XEN_CPUID_TSC_MODE_PVRDTSCP"),
+    (Abi::V4_19, "XEN_ELFNOTE_PHYS32_RELOC"),
+    (Abi::V4_21, "XEN_DOMCTL_get_domain_state"),
+    (Abi::V4_21, "XEN_DOMCTL_GETDOMSTATE_STATE_EXIST"),
+    (Abi::V4_21, "XEN_DOMCTL_GETDOMSTATE_STATE_SHUTDOWN"),
+    (Abi::V4_21, "XEN_DOMCTL_GETDOMSTATE_STATE_DYING"),
+    (Abi::V4_21, "XEN_DOMCTL_GETDOMSTATE_STATE_DEAD"),
+    (Abi::V4_21, "offsetof(struct xencons_interface, connection)"),
+    (Abi::V4_21, "XENCONSOLE_CONNECTED"),
+    (Abi::V4_21, "XENCONSOLE_DISCONNECTED"),
+    (Abi::V4_22, "DOMID_ANY"),
 ];
 
 const fn whole<T: Layout>() -> Structure {
@@ -70,6 +79,9 @@ pub fn table(abi: Abi) -> Table {
         Abi::V4_19 | Abi::V4_20 => whole::<domctl::v17::CreateDomainV17>(),
         Abi::V4_21 | Abi::V4_22 => whole::<domctl::v17_421::CreateDomainV17x421>(),
     }];
+    if abi >= Abi::V4_21 {
+        structures.push(whole::<domctl::GetDomainState>());
+    }
     structures.extend(domctl_structures());
     structures.extend(sysctl_structures());
     structures.extend(hypercall_structures());
@@ -122,6 +134,7 @@ fn constants(abi: Abi) -> Vec<(&'static str, u64)> {
         hvm::start_info::C_CONSTANTS,
         hypercall::C_CONSTANTS,
         blkif::C_CONSTANTS,
+        console::C_CONSTANTS,
         netif::C_CONSTANTS,
         ring::C_CONSTANTS,
         xenbus::C_STATES,
@@ -149,6 +162,7 @@ fn constants(abi: Abi) -> Vec<(&'static str, u64)> {
         "DOMID_FIRST_RESERVED",
         xen_abi::ids::DomId::FIRST_RESERVED.0.into(),
     ));
+    constants.push(("DOMID_ANY", domctl::DOMID_ANY.0.into()));
     constants.push(("DOMID_INVALID", xen_abi::ids::DomId::INVALID.0.into()));
     constants.push((
         "GNTTAB_RESERVED_CONSOLE",
@@ -163,7 +177,12 @@ fn constants(abi: Abi) -> Vec<(&'static str, u64)> {
         pv::shared_info::LEGACY_MAX_VCPUS as u64,
     ));
     constants.extend(store_errors());
-    constants.retain(|(name, _)| abi > Abi::V4_17 || !NEWER_THAN_4_17.contains(name));
+    let newer = |name: &str| {
+        SINCE
+            .iter()
+            .any(|(since, new)| *new == name && abi < *since)
+    };
+    constants.retain(|(name, _)| !newer(name));
     constants
 }
 
@@ -322,7 +341,7 @@ fn ring_structures() -> Vec<Structure> {
         whole::<netif::ExtraInfo>(),
         whole::<netif::CtrlRequest>(),
         whole::<netif::CtrlResponse>(),
-        whole::<console::Interface>(),
-        whole::<xenstore::Interface>(),
+        head::<console::Interface>(),
+        head::<xenstore::Interface>(),
     ]
 }

@@ -42,7 +42,7 @@ pub fn unpacked(package: Package, cache: &Path) -> Result<PathBuf, String> {
     fetch(package, cache, &home).map_err(|cause| {
         format!(
             "{} {} cannot be fetched from the Debian archive: {cause}; give this machine access to the mirror its apt \
-             configuration names, or fill {} by hand",
+             configuration names, or unpack the package into {} by hand and put a file `complete` beside it",
             package.name,
             package.version,
             home.display()
