@@ -1,0 +1,3 @@
+//! ft-monitor.
+
+fn main() {}
