@@ -1,5 +1,14 @@
-//! Guest lifecycle for Xen: the daemon, and the xl and parapet commands.
+//! Guest lifecycle for Xen: the daemon, and the xl command.
 
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod build;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod device;
 pub mod format;
 pub mod image;
+pub mod layout;
+pub mod xenbus;

@@ -336,6 +336,12 @@ fn a_key_of_info_stands_for_every_line_that_starts_with_it() {
 
 #[test]
 fn cpus_and_devices_have_a_place_in_the_topology() {
+    let cpus = vec![CpuPlace {
+        cpu: 11,
+        core: 5,
+        socket: 1,
+        node: 2,
+    }];
     let devices = vec![PciPlace {
         segment: 0,
         bus: 0x1f,
@@ -345,9 +351,14 @@ fn cpus_and_devices_have_a_place_in_the_topology() {
     let text = info(
         &HostInfo::default(),
         Some(&Topology {
+            cpus,
             devices,
-            ..Topology::default()
+            nodes: vec![],
         }),
+    );
+    assert!(
+        text.contains("\n 11:       5        1        2\n"),
+        "{text}"
     );
     assert!(text.contains("\n0000:1f:1f.3      1\n"), "{text}");
     assert!(!text.contains("No device"), "{text}");

@@ -1,12 +1,27 @@
-//! dom0-agent.
+//! The daemon's program: arguments, logging, run.
 
-use dom0_agent::image;
+use clap::Parser;
+use dom0_agent::daemon::options::{Arguments, Options};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The daemon starts itself again to unpack kernels: see `image::worker`.
-    if std::env::args_os().nth(1).is_some_and(|first| first == image::WORKER_ARGUMENT) {
-        return image::worker_main();
+    if std::env::args().nth(1).as_deref() == Some(dom0_agent::image::WORKER_ARGUMENT) {
+        return dom0_agent::image::worker_main();
     }
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let result = Options::load(arguments).and_then(|options| dom0_agent::daemon::run(&options));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dom0-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

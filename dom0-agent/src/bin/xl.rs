@@ -1,3 +1,5 @@
-//! xl.
+//! The `xl` command; see `dom0_agent::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    dom0_agent::cli::main()
+}

@@ -14,30 +14,10 @@ use super::elf::{Class, KernelMeta};
 use super::error::Fault;
 use super::limits::MAX_NOTE_TEXT;
 use serde::{Deserialize, Serialize};
+use xen_abi::elfnote::{self, features};
 
-/// Names of the feature bits, by bit (`XENFEAT_*`).
-const FEATURES: [&str; 18] = [
-    "writable_page_tables",
-    "writable_descriptor_tables",
-    "auto_translated_physmap",
-    "supervisor_mode_kernel",
-    "pae_pgdir_above_4gb",
-    "mmu_pt_update_preserve_ad",
-    "highmem_assist",
-    "gnttab_map_avail_bits",
-    "hvm_callback_vector",
-    "hvm_safe_pvclock",
-    "hvm_pirqs",
-    "dom0",
-    "grant_map_identity",
-    "memory_op_vnode_supported",
-    "ARM_SMCCC_supported",
-    "linux_rsdp_unrestricted",
-    "not_direct_mapped",
-    "direct_mapped",
-];
 /// Bit of `linux_rsdp_unrestricted`: the kernel finds the RSDP where `start_info` says, not only below 1 MiB.
-const LINUX_RSDP_UNRESTRICTED: u32 = 1 << 15;
+const LINUX_RSDP_UNRESTRICTED: u32 = 1 << features::LINUX_RSDP_UNRESTRICTED;
 const PAGE: u64 = 4096;
 const GIB4: u64 = 1 << 32;
 
@@ -94,21 +74,21 @@ impl XenNotes {
     /// Its descriptor has not the form its type demands.
     pub fn add(&mut self, kind: u32, desc: &[u8]) -> Result<(), Fault> {
         match kind {
-            1 => self.entry = Some(number("ENTRY", desc)?),
-            2 => self.hypercall_page = Some(number("HYPERCALL_PAGE", desc)?),
-            3 => self.virt_base = Some(number("VIRT_BASE", desc)?),
-            4 => self.paddr_offset = Some(number("PADDR_OFFSET", desc)?),
-            5 => self.xen_version = Some(text("XEN_VERSION", desc)?),
-            6 => self.guest_os = Some(text("GUEST_OS", desc)?),
-            7 => self.guest_version = Some(text("GUEST_VERSION", desc)?),
-            8 => self.loader = Some(text("LOADER", desc)?),
-            10 => self.add_features(&text("FEATURES", desc)?)?,
-            14 => self.suspend_cancel = number("SUSPEND_CANCEL", desc)? != 0,
-            15 => self.init_p2m = Some(number("INIT_P2M", desc)?),
-            16 => self.mod_start_pfn = number("MOD_START_PFN", desc)? != 0,
-            17 => self.supported |= low_half("SUPPORTED_FEATURES", desc)?,
-            18 => self.phys32_entry = Some(low_half("PHYS32_ENTRY", desc)?),
-            19 => self.phys32_reloc = Some(reloc(desc)?),
+            elfnote::ENTRY => self.entry = Some(number("ENTRY", desc)?),
+            elfnote::HYPERCALL_PAGE => self.hypercall_page = Some(number("HYPERCALL_PAGE", desc)?),
+            elfnote::VIRT_BASE => self.virt_base = Some(number("VIRT_BASE", desc)?),
+            elfnote::PADDR_OFFSET => self.paddr_offset = Some(number("PADDR_OFFSET", desc)?),
+            elfnote::XEN_VERSION => self.xen_version = Some(text("XEN_VERSION", desc)?),
+            elfnote::GUEST_OS => self.guest_os = Some(text("GUEST_OS", desc)?),
+            elfnote::GUEST_VERSION => self.guest_version = Some(text("GUEST_VERSION", desc)?),
+            elfnote::LOADER => self.loader = Some(text("LOADER", desc)?),
+            elfnote::FEATURES => self.add_features(&text("FEATURES", desc)?)?,
+            elfnote::SUSPEND_CANCEL => self.suspend_cancel = number("SUSPEND_CANCEL", desc)? != 0,
+            elfnote::INIT_P2M => self.init_p2m = Some(number("INIT_P2M", desc)?),
+            elfnote::MOD_START_PFN => self.mod_start_pfn = number("MOD_START_PFN", desc)? != 0,
+            elfnote::SUPPORTED_FEATURES => self.supported |= low_half("SUPPORTED_FEATURES", desc)?,
+            elfnote::PHYS32_ENTRY => self.phys32_entry = Some(low_half("PHYS32_ENTRY", desc)?),
+            elfnote::PHYS32_RELOC => self.phys32_reloc = Some(reloc(desc)?),
             _ => {}
         }
         Ok(())
@@ -121,7 +101,7 @@ impl XenNotes {
                 Some(name) => (name, true),
                 None => (item, false),
             };
-            match FEATURES.iter().position(|known| *known == name) {
+            match features::NAMES.iter().position(|known| *known == name) {
                 Some(bit) => {
                     self.supported |= 1 << bit;
                     self.required |= u32::from(required) << bit;

@@ -1,0 +1,155 @@
+//! Why the agent could not do what was asked: the object, the cause and the way out, in one line.
+
+use crate::build::BuildError;
+use crate::image::ImageError;
+use parapet_wire::agent::{Failure, FailureKind};
+use std::path::PathBuf;
+use xen_abi::ids::DomId;
+
+/// Failure of an agent operation.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The name belongs to somebody.
+    #[error(
+        "a domain named \"{name}\" exists already (domain {domid}); choose another name or destroy that one"
+    )]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        domid: DomId,
+    },
+    /// The uuid belongs to somebody.
+    #[error("a domain with uuid {uuid} exists already (\"{name}\")")]
+    UuidInUse {
+        /// The uuid.
+        uuid: String,
+        /// Whose it is.
+        name: String,
+    },
+    /// No domain of that id.
+    #[error("domain {0} does not exist")]
+    NoDomain(DomId),
+    /// No guest of that uuid.
+    #[error("no guest has uuid {0}")]
+    NoGuest(String),
+    /// The guest is not one of ours.
+    #[error(
+        "domain {domid} was not made by Parapet; {what} works on our guests only (use stock xl for it)"
+    )]
+    Foreign {
+        /// Which.
+        domid: DomId,
+        /// What was asked.
+        what: &'static str,
+    },
+    /// Dom0 was named where only a guest makes sense.
+    #[error("domain 0 is the control domain; {0} is refused")]
+    ControlDomain(&'static str),
+    /// A part of the configuration is not served here.
+    #[error("{what} is not there yet: {detail}")]
+    NotYet {
+        /// The part.
+        what: String,
+        /// What to do instead.
+        detail: String,
+    },
+    /// A value that cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The kernel or ramdisk cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The domain could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A disk's medium cannot be used.
+    #[error("disk {vdev}: {path}: {what}")]
+    Medium {
+        /// Device name.
+        vdev: String,
+        /// The image or device.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        what: String,
+    },
+    /// A network link cannot be made.
+    #[error("network interface {ifname}: {what}")]
+    Link {
+        /// Tap name.
+        ifname: String,
+        /// What is wrong, and the way out.
+        what: String,
+    },
+    /// A device number that is taken or unknown.
+    #[error("device {device}: {what}")]
+    Device {
+        /// Which.
+        device: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The guest's driver process.
+    #[error("driver of domain {domid}: {what}")]
+    Driver {
+        /// Whose.
+        domid: DomId,
+        /// What is wrong.
+        what: String,
+    },
+    /// The guest did not answer.
+    #[error("{what}: the guest did not answer within {seconds} s")]
+    GuestTimedOut {
+        /// What was asked of it.
+        what: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// Xen or xenstore.
+    #[error(transparent)]
+    Xen(#[from] xen_host::error::Error),
+    /// A file of ours.
+    #[error("{what} {path}: {source}")]
+    File {
+        /// What was done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+impl From<xen_host::xenstore::error::StoreError> for AgentError {
+    fn from(error: xen_host::xenstore::error::StoreError) -> Self {
+        Self::Xen(error.into())
+    }
+}
+
+impl AgentError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::NameInUse { .. } | Self::UuidInUse { .. } => FailureKind::Exists,
+            Self::NoDomain(_) | Self::NoGuest(_) => FailureKind::NoDomain,
+            Self::NotYet { .. } => FailureKind::NotImplemented,
+            Self::Invalid(_) | Self::ControlDomain(_) | Self::Foreign { .. } => {
+                FailureKind::Invalid
+            }
+            Self::GuestTimedOut { .. } => FailureKind::GuestTimedOut,
+            Self::Build(BuildError::NoMemory { .. }) => FailureKind::NoMemory,
+            Self::Build(BuildError::Request { .. } | BuildError::TooSmall { .. }) => {
+                FailureKind::Invalid
+            }
+            _ => FailureKind::Failed,
+        }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure {
+            kind: self.kind(),
+            text: self.to_string(),
+        }
+    }
+}

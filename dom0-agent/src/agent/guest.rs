@@ -1,0 +1,233 @@
+//! One guest in the agent's memory: its record, its driver, its devices.
+
+use super::drivers::Driver;
+use super::error::AgentError;
+use super::record::{Record, Stage};
+use crate::config::disk::DiskSpec;
+use crate::config::domain::CarriedValue;
+use crate::config::protect::{Probe, ProtectClass, ProtectConfig};
+use crate::config::vif::VifSpec;
+use crate::xenbus::machine::{Dialect, Phase};
+use parapet_wire::agent as wire;
+use parapet_wire::driver::DeviceKind;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use xen_abi::domain::ShutdownReason;
+
+/// A guest behind its lock.
+pub type SharedGuest = Arc<Mutex<Guest>>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Guest {
+    /// What is on disk.
+    pub record: Record,
+    /// Its driver, while one is connected.
+    pub driver: Option<Box<dyn Driver>>,
+    /// Its devices; the key is the order in which they are served.
+    pub devices: BTreeMap<(DeviceKind, u32), Device>,
+    /// Its console's pty.
+    pub console: Option<Console>,
+    /// Set once the domain has shut down and that was acted upon.
+    pub down: Option<(ShutdownReason, Instant)>,
+    /// When its present domain was started.
+    pub started: Option<Instant>,
+    /// Driver deaths since the last one that was long enough ago, for back-off.
+    pub driver_deaths: u32,
+}
+
+/// A device that takes part in xenbus.
+#[derive(Debug)]
+pub struct Device {
+    /// Where the handshake stands.
+    pub phase: Phase,
+    /// What it is.
+    pub body: DeviceBody,
+}
+
+/// The kinds of device.
+#[derive(Debug)]
+pub enum DeviceBody {
+    /// A disk.
+    Disk {
+        /// As configured.
+        spec: DiskSpec,
+    },
+    /// A network interface.
+    Net {
+        /// As configured, with its MAC address.
+        spec: VifSpec,
+        /// Tap name.
+        ifname: String,
+        /// The tap's queues, kept so that the tap stays up while drivers come and go.
+        queues: Vec<OwnedFd>,
+    },
+}
+
+impl DeviceBody {
+    /// Frontend kind.
+    #[must_use]
+    pub fn front_kind(&self) -> &'static str {
+        match self {
+            Self::Disk { .. } => "vbd",
+            Self::Net { .. } => "vif",
+        }
+    }
+
+    /// Backend kind.
+    #[must_use]
+    pub fn back_kind(&self) -> &'static str {
+        match self {
+            Self::Disk { .. } => crate::layout::device::DISK_BACKEND,
+            Self::Net { .. } => crate::layout::device::NET_BACKEND,
+        }
+    }
+
+    /// Handshake of its frontends.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Disk { .. } => Dialect::Initialised,
+            Self::Net { .. } => Dialect::Connected,
+        }
+    }
+}
+
+/// The primary console's pty, kept open so that it outlives drivers.
+#[derive(Debug)]
+pub struct Console {
+    /// Master side.
+    pub master: OwnedFd,
+    /// Slave side, held so that the master never sees a hang-up.
+    pub slave: OwnedFd,
+    /// Path of the slave.
+    pub tty: String,
+}
+
+impl Guest {
+    /// A guest without anything running.
+    #[must_use]
+    pub fn new(record: Record) -> Self {
+        Self {
+            record,
+            driver: None,
+            devices: BTreeMap::new(),
+            console: None,
+            down: None,
+            started: None,
+            driver_deaths: 0,
+        }
+    }
+
+    /// Its state, for the API.
+    #[must_use]
+    pub fn state(&self) -> wire::GuestState {
+        match (self.record.stage, self.down) {
+            (Stage::Building, _) => wire::GuestState::Building,
+            (Stage::Running, Some((reason, _))) => wire::GuestState::Down(reason),
+            (Stage::Running, None) => wire::GuestState::Running,
+            (Stage::Waiting, _) => wire::GuestState::Waiting,
+            (Stage::Dying, _) => wire::GuestState::Dying,
+        }
+    }
+
+    /// Its protection class.
+    #[must_use]
+    pub fn protection(&self) -> wire::Protection {
+        match self.record.config.protect.class {
+            ProtectClass::None => wire::Protection::None,
+            ProtectClass::Restart => wire::Protection::Restart,
+            ProtectClass::Failover => wire::Protection::Failover,
+            ProtectClass::Continuous => wire::Protection::Continuous,
+        }
+    }
+
+    /// Changes protection class and, if given, the way of watching.
+    ///
+    /// # Errors
+    /// A probe that cannot be understood.
+    pub fn set_protection(
+        &mut self,
+        protection: wire::Protection,
+        watching: Option<&wire::Watching>,
+    ) -> Result<(), AgentError> {
+        let protect = &mut self.record.config.protect;
+        if let Some(watching) = watching {
+            let probes = watching.probes.iter().map(|text| {
+                Probe::parse(text).ok_or_else(|| {
+                    AgentError::Invalid(format!(
+                        "probe {text}: give tcp:ADDR:PORT, http://... or ping:ADDR"
+                    ))
+                })
+            });
+            protect.probes = probes.collect::<Result<_, _>>()?;
+            set(
+                protect,
+                "heartbeat_timeout",
+                watching.heartbeat_timeout_ms.map(|ms| ms.div_ceil(1000)),
+            );
+            set(
+                protect,
+                "max_restarts",
+                watching.max_restarts.map(u64::from),
+            );
+        }
+        protect.class = match protection {
+            wire::Protection::None => ProtectClass::None,
+            wire::Protection::Restart => ProtectClass::Restart,
+            wire::Protection::Failover => ProtectClass::Failover,
+            wire::Protection::Continuous => ProtectClass::Continuous,
+        };
+        Ok(())
+    }
+
+    /// What the API shows.
+    #[must_use]
+    pub fn public(&self) -> wire::Guest {
+        wire::Guest {
+            uuid: super::handle(self.record.uuid),
+            name: self.record.config.name.clone(),
+            domid: self.record.domid,
+            state: self.state(),
+            protection: self.protection(),
+            watching: watching(&self.record.config.protect),
+            driver_pid: self.driver.as_ref().map(|driver| driver.pid()),
+        }
+    }
+}
+
+/// What the monitor is told about how to watch a guest. `protect_heartbeat_timeout` is in seconds.
+fn watching(protect: &ProtectConfig) -> wire::Watching {
+    let number = |key: &str| match protect.settings.get(key) {
+        Some(CarriedValue::Atom(text)) => text.trim().parse::<u64>().ok(),
+        _ => None,
+    };
+    wire::Watching {
+        heartbeat_timeout_ms: number("heartbeat_timeout")
+            .map(|seconds| seconds.saturating_mul(1000)),
+        probes: protect.probes.iter().map(probe_text).collect(),
+        max_restarts: number("max_restarts").and_then(|count| u32::try_from(count).ok()),
+    }
+}
+
+fn set(protect: &mut ProtectConfig, key: &str, value: Option<u64>) {
+    match value {
+        Some(value) => drop(
+            protect
+                .settings
+                .insert(key.to_owned(), CarriedValue::Atom(value.to_string())),
+        ),
+        None => drop(protect.settings.remove(key)),
+    }
+}
+
+fn probe_text(probe: &Probe) -> String {
+    match probe {
+        Probe::Tcp { host, port } if host.contains(':') => format!("tcp:[{host}]:{port}"),
+        Probe::Tcp { host, port } => format!("tcp:{host}:{port}"),
+        Probe::Http { url } => url.clone(),
+        Probe::Ping { host } => format!("ping:{host}"),
+    }
+}

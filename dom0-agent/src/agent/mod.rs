@@ -1,0 +1,223 @@
+//! The agent: what the daemon does, without a runtime.
+//!
+//! ```text
+//!   api, watches, driver news ──▶ Agent ──▶ builder, xenstore, drivers, links, media
+//!                                   │
+//!                        table: uuid -> Guest (one lock each)
+//! ```
+//!
+//! Every entry point blocks and may be called from any thread; [`crate::daemon`] calls them from a thread pool, simulations directly. Guests are
+//! independent: an operation locks its own guest for as long as it takes, and the table only for look-ups.
+//!
+//! | file | what |
+//! |---|---|
+//! | `create.rs` | builds a guest, undoes everything on any failure |
+//! | `teardown.rs` | removes every trace of a guest; idempotent, the one way out |
+//! | `settle.rs` | devices: xenbus by level, driver replacement |
+//! | `hotplug.rs` | attach and detach on a running guest |
+//! | `reap.rs` | domains that shut down or went away |
+//! | `recover.rs` | what an earlier agent left |
+
+pub mod create;
+pub mod drivers;
+pub mod error;
+pub mod guest;
+pub mod hotplug;
+pub mod links;
+pub mod process;
+pub mod reap;
+pub mod record;
+pub mod recover;
+pub mod request;
+pub mod settle;
+pub mod teardown;
+
+use crate::build::Hypervisor;
+use crate::image::KernelCache;
+use drivers::{DriverNews, Drivers, NewsSink};
+use error::AgentError;
+use guest::{Guest, SharedGuest};
+use links::Links;
+use parapet_wire::agent as wire;
+use record::{Record, Records};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use uuid::Uuid;
+use xen_abi::ids::{DomId, Handle};
+use xen_host::seam::Store;
+
+/// How long a driver may wait for the I/O of its dead predecessor.
+pub const DISK_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a guest may take to let go of a device.
+pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everything of Xen that the agent needs.
+#[derive(Debug, Clone)]
+pub struct Seams {
+    /// The hypervisor.
+    pub xen: Arc<dyn Hypervisor>,
+    /// Xenstore.
+    pub store: Arc<dyn Store>,
+}
+
+/// Where the agent keeps things.
+#[derive(Debug, Clone)]
+pub struct Dirs {
+    /// Durable state.
+    pub state: PathBuf,
+    /// Volatile state: journals of drivers.
+    pub run: PathBuf,
+    /// Guest consoles.
+    pub logs: PathBuf,
+    /// libxl's userdata.
+    pub userdata: PathBuf,
+}
+
+/// What the daemon around the agent must act upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A guest's domain is ready: watch its nodes.
+    Started {
+        /// Which.
+        uuid: Uuid,
+        /// Its domain.
+        domid: DomId,
+    },
+    /// A driver says something.
+    Driver(DriverNews),
+}
+
+/// Where news and events go; called from any thread, must not block.
+pub struct Outlets {
+    /// For the daemon.
+    pub news: Arc<dyn Fn(News) + Send + Sync>,
+    /// For subscribers of the API.
+    pub events: Arc<dyn Fn(wire::Event) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Outlets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outlets").finish_non_exhaustive()
+    }
+}
+
+/// The agent.
+#[derive(Debug)]
+pub struct Agent {
+    seams: Seams,
+    dirs: Dirs,
+    records: Records,
+    kernels: KernelCache,
+    drivers: Arc<dyn Drivers>,
+    links: Arc<dyn Links>,
+    outlets: Outlets,
+    table: Mutex<BTreeMap<Uuid, SharedGuest>>,
+}
+
+impl Agent {
+    /// An agent with an empty table; [`Agent::recover`] fills it.
+    ///
+    /// # Errors
+    /// The state directory cannot be made.
+    pub fn new(
+        seams: Seams,
+        dirs: Dirs,
+        kernels: KernelCache,
+        drivers: Arc<dyn Drivers>,
+        links: Arc<dyn Links>,
+        outlets: Outlets,
+    ) -> Result<Self, AgentError> {
+        let file = |what, path: &PathBuf| {
+            let path = path.clone();
+            move |source| AgentError::File { what, path, source }
+        };
+        let records = Records::open(&dirs.state).map_err(file("cannot make", &dirs.state))?;
+        for directory in [&dirs.run, &dirs.logs] {
+            std::fs::create_dir_all(directory).map_err(file("cannot make", directory))?;
+        }
+        Ok(Self {
+            seams,
+            dirs,
+            records,
+            kernels,
+            drivers,
+            links,
+            outlets,
+            table: Mutex::default(),
+        })
+    }
+
+    /// The seams, for callers that read the host.
+    #[must_use]
+    pub fn seams(&self) -> &Seams {
+        &self.seams
+    }
+
+    /// All guests, for the API.
+    #[must_use]
+    pub fn guests(&self) -> Vec<wire::Guest> {
+        let all: Vec<SharedGuest> = self.table().values().cloned().collect();
+        all.iter().map(|guest| lock(guest).public()).collect()
+    }
+
+    /// The guest whose domain this is.
+    #[must_use]
+    pub fn by_domid(&self, domid: DomId) -> Option<SharedGuest> {
+        let all: Vec<SharedGuest> = self.table().values().cloned().collect();
+        all.into_iter()
+            .find(|guest| lock(guest).record.domid == Some(domid))
+    }
+
+    /// The guest of this uuid.
+    #[must_use]
+    pub fn by_uuid(&self, uuid: Uuid) -> Option<SharedGuest> {
+        self.table().get(&uuid).cloned()
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<Uuid, SharedGuest>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, record: Record) -> SharedGuest {
+        let uuid = record.uuid;
+        let guest = Arc::new(Mutex::new(Guest::new(record)));
+        self.table().insert(uuid, Arc::clone(&guest));
+        guest
+    }
+
+    fn forget(&self, uuid: Uuid) {
+        self.table().remove(&uuid);
+    }
+
+    fn save(&self, guest: &Guest) -> Result<(), AgentError> {
+        self.records
+            .save(&guest.record)
+            .map_err(|source| AgentError::File {
+                what: "cannot write the record of guest",
+                path: self.dirs.state.clone(),
+                source,
+            })
+    }
+
+    fn news_sink(&self) -> NewsSink {
+        let news = Arc::clone(&self.outlets.news);
+        Arc::new(move |item| news(News::Driver(item)))
+    }
+
+    fn tell(&self, event: wire::Event) {
+        (self.outlets.events)(event);
+    }
+}
+
+/// Locks a guest; a panic in another thread does not take the guest away from everybody else.
+pub fn lock(guest: &SharedGuest) -> MutexGuard<'_, Guest> {
+    guest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The hypervisor's form of a uuid.
+#[must_use]
+pub fn handle(uuid: Uuid) -> Handle {
+    Handle(*uuid.as_bytes())
+}

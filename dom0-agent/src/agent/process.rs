@@ -1,0 +1,296 @@
+//! Driver processes: started with their listening socket as descriptor 0, reached by path, ended by signal.
+//!
+//! ```text
+//!   agent ──spawn──▶ split-driver (fd 0 = /run/parapet/drivers/<uuid>.sock, listening)
+//!     └──connect, Hello ──────────▶│        an agent that is restarted connects again
+//! ```
+//!
+//! Each connection has a reader thread that sorts answers from unasked faults; the end of the connection is the news of a death.
+
+use super::drivers::{Driver, DriverNews, DriverSpec, Drivers, NewsSink, OrderError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use parapet_wire::driver::{Answer, Order, OrderBody, Outcome};
+use parapet_wire::frame::{self, Kind};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Longest an order may take. Opening a disk waits for the predecessor's I/O, so this exceeds [`super::DISK_LOCK_TIMEOUT`].
+const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest a driver may take to say hello, from its start.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest a killed driver may take to be gone.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
+/// First uid of the range drivers run as; each guest's driver gets its own.
+const UID_BASE: u32 = 0x5000_0000;
+
+/// Starts drivers as processes of their own.
+#[derive(Debug)]
+pub struct Processes {
+    program: PathBuf,
+    directory: PathBuf,
+    log_directory: PathBuf,
+}
+
+impl Processes {
+    /// Drivers run `program`; their sockets live in `<run>/drivers`.
+    ///
+    /// # Errors
+    /// The directories cannot be made.
+    pub fn new(program: PathBuf, run: &Path, logs: &Path) -> std::io::Result<Self> {
+        let directory = run.join("drivers");
+        fs::create_dir_all(&directory)?;
+        fs::create_dir_all(logs)?;
+        Ok(Self {
+            program,
+            directory,
+            log_directory: logs.to_owned(),
+        })
+    }
+
+    fn socket(&self, uuid: Uuid) -> PathBuf {
+        self.directory.join(format!("{uuid}.sock"))
+    }
+
+    fn spawn(&self, spec: DriverSpec, socket: &Path) -> std::io::Result<Child> {
+        let _ = fs::remove_file(socket);
+        let listener = UnixListener::bind(socket)?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(
+            self.log_directory
+                .join(format!("driver-{}.log", spec.domid)),
+        )?;
+        Command::new(&self.program)
+            .arg("--domid")
+            .arg(spec.domid.to_string())
+            .arg("--uid")
+            .arg((UID_BASE + u32::from(spec.domid.0)).to_string())
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .env_clear()
+            .current_dir("/")
+            .spawn()
+    }
+}
+
+impl Drivers for Processes {
+    fn start(&self, spec: DriverSpec, news: NewsSink) -> Result<Box<dyn Driver>, OrderError> {
+        let socket = self.socket(spec.uuid);
+        let child = self.spawn(spec, &socket).map_err(|error| {
+            OrderError::Lost(format!("cannot start {}: {error}", self.program.display()))
+        })?;
+        let mut process = Process::connect(spec, &socket, Some(child), news)
+            .map_err(|error| OrderError::Lost(format!("{}: {error}", socket.display())))?;
+        process.hello()?;
+        Ok(Box::new(process))
+    }
+
+    fn attach(
+        &self,
+        spec: DriverSpec,
+        news: NewsSink,
+    ) -> Result<Option<Box<dyn Driver>>, OrderError> {
+        let socket = self.socket(spec.uuid);
+        let Ok(mut process) = Process::connect(spec, &socket, None, news) else {
+            return Ok(None);
+        };
+        process.hello()?;
+        Ok(Some(Box::new(process)))
+    }
+}
+
+/// One driver process.
+#[derive(Debug)]
+struct Process {
+    spec: DriverSpec,
+    pid: u32,
+    child: Option<Child>,
+    stream: UnixStream,
+    answers: Receiver<(u64, Result<Outcome, parapet_wire::driver::DriverFault>)>,
+    next_id: u64,
+    /// Set before the end is wanted, so that it makes no news.
+    ending: Arc<AtomicBool>,
+}
+
+impl Process {
+    fn connect(
+        spec: DriverSpec,
+        socket: &Path,
+        child: Option<Child>,
+        news: NewsSink,
+    ) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        let (sender, answers) = channel();
+        let ending = Arc::new(AtomicBool::new(false));
+        let pid = child.as_ref().map_or(0, Child::id);
+        let reader = Reader {
+            spec,
+            stream: stream.try_clone()?,
+            answers: sender,
+            ending: Arc::clone(&ending),
+            news,
+        };
+        std::thread::Builder::new()
+            .name(format!("driver-{}", spec.domid))
+            .spawn(move || reader.run())?;
+        Ok(Self {
+            spec,
+            pid,
+            child,
+            stream,
+            answers,
+            next_id: 1,
+            ending,
+        })
+    }
+
+    fn hello(&mut self) -> Result<(), OrderError> {
+        match self.order_within(OrderBody::Hello, Vec::new(), HELLO_TIMEOUT)? {
+            Outcome::Hello { domid, pid, .. } if domid == self.spec.domid => {
+                self.pid = pid;
+                Ok(())
+            }
+            other => Err(OrderError::Lost(format!("answered hello with {other:?}"))),
+        }
+    }
+
+    fn order_within(
+        &mut self,
+        body: OrderBody,
+        fds: Vec<OwnedFd>,
+        timeout: Duration,
+    ) -> Result<Outcome, OrderError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let bytes = frame::encode(Kind::DriverOrder, &Order { id, body })
+            .map_err(|error| OrderError::Lost(error.to_string()))?;
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        xen_host::fdpass::send(&self.stream, &bytes, &borrowed)
+            .map_err(|error| OrderError::Lost(format!("driver process {}: {error}", self.pid)))?;
+        drop(fds);
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.answers.recv_timeout(left) {
+                Ok((answered, result)) if answered == id => return Ok(result?),
+                Ok(_late) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(OrderError::Lost(format!(
+                        "driver process {} did not answer within {} s",
+                        self.pid,
+                        timeout.as_secs()
+                    )));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(OrderError::Lost(format!(
+                        "driver process {} ended",
+                        self.pid
+                    )));
+                }
+            }
+        }
+    }
+}
+
+impl Driver for Process {
+    fn order(&mut self, body: OrderBody, fds: Vec<OwnedFd>) -> Result<Outcome, OrderError> {
+        self.order_within(body, fds, ORDER_TIMEOUT)
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn kill(&mut self) {
+        self.ending.store(true, Ordering::SeqCst);
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        } else if let Ok(pid) = i32::try_from(self.pid)
+            && pid > 1
+        {
+            // The connection proves that the process behind this pid is still the driver: its end is what we wait for below.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let deadline = Instant::now() + DEATH_TIMEOUT;
+        while let Err(RecvTimeoutError::Timeout) | Ok(_) = self
+            .answers
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            if Instant::now() >= deadline {
+                tracing::error!(pid = self.pid, domid = %self.spec.domid, "a killed driver does not go away");
+                break;
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    /// Lets go of the connection; the driver itself goes on serving its guest.
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::SeqCst);
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        if let Some(mut child) = self.child.take() {
+            // Reaps the process whenever it ends, so that it never stays a zombie of ours.
+            let _ = std::thread::Builder::new()
+                .name("reap".into())
+                .spawn(move || child.wait());
+        }
+    }
+}
+
+/// Sorts what a driver says.
+struct Reader {
+    spec: DriverSpec,
+    stream: UnixStream,
+    answers: Sender<(u64, Result<Outcome, parapet_wire::driver::DriverFault>)>,
+    ending: Arc<AtomicBool>,
+    news: NewsSink,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut pid = 0;
+        while let Some(answer) = self.next() {
+            match answer {
+                Answer::Done { id, result } => {
+                    if let Ok(Outcome::Hello { pid: theirs, .. }) = &result {
+                        pid = *theirs;
+                    }
+                    if self.answers.send((id, result)).is_err() {
+                        return;
+                    }
+                }
+                Answer::Fault(fault) => (self.news)(DriverNews::Fault {
+                    uuid: self.spec.uuid,
+                    fault,
+                }),
+            }
+        }
+        if !self.ending.load(Ordering::SeqCst) {
+            (self.news)(DriverNews::Died {
+                uuid: self.spec.uuid,
+                pid,
+            });
+        }
+    }
+
+    fn next(&mut self) -> Option<Answer> {
+        let message = xen_host::fdpass::receive(&self.stream).ok().flatten()?;
+        match frame::receive::<Answer>(&mut message.bytes.as_slice(), Kind::DriverAnswer) {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::error!(domid = %self.spec.domid, %error, "driver speaks nonsense; connection dropped");
+                None
+            }
+        }
+    }
+}

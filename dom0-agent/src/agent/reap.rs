@@ -1,0 +1,178 @@
+//! Domains that shut down or went away: what `@releaseDomain` means for each guest.
+//!
+//! | what happened | protected guest | other guest |
+//! |---|---|---|
+//! | powered off | destroyed and forgotten (`on_poweroff`) | the same |
+//! | asked for a reboot | started again (`on_reboot`) | the same |
+//! | crashed, watchdog expired | the monitor decides; without a monitor, started again | `on_crash`, `on_watchdog` |
+//! | domain gone | somebody destroyed it: forgotten | the same |
+
+use super::error::AgentError;
+use super::guest::{Guest, SharedGuest};
+use super::record::Stage;
+use super::{Agent, handle, lock};
+use crate::config::events::{EventActions, ShutdownAction};
+use parapet_wire::agent as wire;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+use xen_abi::domain::ShutdownReason;
+use xen_abi::ids::DomId;
+
+/// How long a failed protected guest waits for the monitor's decision before the agent starts it again by itself.
+pub const MONITOR_GRACE: Duration = Duration::from_secs(10);
+/// A guest that asks for a reboot sooner than this after its start is held back to this, so that a boot loop does not eat the host.
+const SHORTEST_LIFE: Duration = Duration::from_secs(2);
+
+/// What one look at a guest decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Nothing,
+    Forget,
+    Destroy,
+    Restart,
+    Report(ShutdownReason),
+}
+
+impl Agent {
+    /// Looks at every guest after `@releaseDomain`. Answers when to look again, if something waits for time to pass.
+    ///
+    /// # Errors
+    /// Xen does not answer. Faults of single guests are logged.
+    pub fn reap(&self) -> Result<Option<Instant>, AgentError> {
+        let domains = self.seams.xen.domain_list(DomId(1))?;
+        let all: Vec<SharedGuest> = self.table().values().cloned().collect();
+        let mut again: Option<Instant> = None;
+        for shared in all {
+            let decision = {
+                let mut guest = lock(&shared);
+                let info = domains
+                    .iter()
+                    .find(|info| Some(info.domid) == guest.record.domid);
+                let gone =
+                    info.is_none_or(|info| info.dying || info.handle != handle(guest.record.uuid));
+                let reason = info.and_then(|info| info.shutdown);
+                let (decision, later) = decide(&mut guest, gone, reason, Instant::now());
+                again = match (again, later) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+                decision
+            };
+            if let Err(error) = self.carry_out(&shared, decision) {
+                tracing::error!(%error, "a guest that stopped could not be dealt with");
+            }
+        }
+        Ok(again)
+    }
+
+    fn carry_out(&self, shared: &SharedGuest, decision: Decision) -> Result<(), AgentError> {
+        match decision {
+            Decision::Nothing => Ok(()),
+            Decision::Report(reason) => {
+                let guest = lock(shared);
+                let domid = guest.record.domid.unwrap_or(DomId::INVALID);
+                self.tell(wire::Event::ShutDown {
+                    uuid: handle(guest.record.uuid),
+                    domid,
+                    reason,
+                });
+                Ok(())
+            }
+            Decision::Forget | Decision::Destroy => self.give_up(shared),
+            Decision::Restart => self.restart_guest(shared).map(drop),
+        }
+    }
+
+    /// Takes a guest's domain down, if it has one, and starts it again from its configuration. `None`, with nothing done, when the guest's domain is not
+    /// `decided` any more: somebody else dealt with it.
+    ///
+    /// # Errors
+    /// The old domain does not go away, or the new one cannot be built.
+    pub fn restart(
+        &self,
+        uuid: Uuid,
+        decided: Option<DomId>,
+        why: &str,
+    ) -> Result<Option<DomId>, AgentError> {
+        let shared = self
+            .by_uuid(uuid)
+            .ok_or_else(|| AgentError::NoGuest(uuid.to_string()))?;
+        {
+            let guest = lock(&shared);
+            if guest.record.domid != decided {
+                return Ok(None);
+            }
+            tracing::warn!(name = guest.record.config.name, why, "restart");
+        }
+        self.restart_guest(&shared).map(Some)
+    }
+
+    fn restart_guest(&self, shared: &SharedGuest) -> Result<DomId, AgentError> {
+        self.take_down(&mut lock(shared))?;
+        self.start(shared, false)
+    }
+}
+
+fn decide(
+    guest: &mut Guest,
+    gone: bool,
+    reason: Option<ShutdownReason>,
+    now: Instant,
+) -> (Decision, Option<Instant>) {
+    if guest.record.stage != Stage::Running {
+        return (Decision::Nothing, None);
+    }
+    if gone {
+        return (Decision::Forget, None);
+    }
+    let Some(reason) = reason else {
+        return (Decision::Nothing, None);
+    };
+    if guest.record.unmanaged || reason == ShutdownReason::Suspend {
+        return (Decision::Nothing, None);
+    }
+    let first = guest.down.is_none();
+    let (_, since) = *guest.down.get_or_insert((reason, now));
+    let failed = matches!(reason, ShutdownReason::Crash | ShutdownReason::Watchdog);
+    if failed && guest.protection() != wire::Protection::None {
+        let due = since + MONITOR_GRACE;
+        return match (first, now >= due) {
+            (true, _) => (Decision::Report(reason), Some(due)),
+            (false, true) => (Decision::Restart, None),
+            (false, false) => (Decision::Nothing, Some(due)),
+        };
+    }
+    let action = action_for(&guest.record.config.events, reason);
+    if restarts(action)
+        && let Some(started) = guest.started
+        && now < started + SHORTEST_LIFE
+    {
+        return (Decision::Nothing, Some(started + SHORTEST_LIFE));
+    }
+    match action {
+        ShutdownAction::Preserve if first => (Decision::Report(reason), None),
+        ShutdownAction::Preserve => (Decision::Nothing, None),
+        action if restarts(action) => (Decision::Restart, None),
+        _ => (Decision::Destroy, None),
+    }
+}
+
+fn restarts(action: ShutdownAction) -> bool {
+    matches!(
+        action,
+        ShutdownAction::Restart
+            | ShutdownAction::RenameRestart
+            | ShutdownAction::CoredumpRestart
+            | ShutdownAction::SoftReset
+    )
+}
+
+fn action_for(events: &EventActions, reason: ShutdownReason) -> ShutdownAction {
+    match reason {
+        ShutdownReason::Poweroff | ShutdownReason::Suspend => events.on_poweroff,
+        ShutdownReason::Reboot => events.on_reboot,
+        ShutdownReason::Crash | ShutdownReason::Other(_) => events.on_crash,
+        ShutdownReason::Watchdog => events.on_watchdog,
+        ShutdownReason::SoftReset => events.on_soft_reset,
+    }
+}

@@ -1,0 +1,159 @@
+//! What is remembered about a guest on disk: enough for an agent that was killed anywhere to finish or undo.
+//!
+//! One JSON file per guest, `<state>/guests/<uuid>.json`, replaced by rename. It needs no fsync: it guards against the death of this process;
+//! the guests themselves do not outlive the kernel it runs on.
+
+use crate::config::domain::DomainConfig;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+use xen_abi::ids::{DomId, Port};
+
+/// Format of the file; a file of another version is refused, not guessed at.
+const VERSION: u32 = 1;
+/// Largest record read, in bytes.
+const MAX_RECORD_BYTES: u64 = 4 << 20;
+
+/// How far a guest is, as far as an agent that starts again must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Under construction: undo it.
+    Building,
+    /// Built and handed over: adopt it.
+    Running,
+    /// Its domain is gone or being removed, and it is to come back by a restart.
+    Waiting,
+    /// To be removed for good: finish that.
+    Dying,
+}
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    version: u32,
+    /// Identity.
+    pub uuid: Uuid,
+    /// Its configuration, with everything drawn that was left open (uuid, MAC addresses).
+    pub config: DomainConfig,
+    /// How far it is.
+    pub stage: Stage,
+    /// Its domain, while there is one.
+    pub domid: Option<DomId>,
+    /// The guest's console port and page, for a driver that takes over.
+    pub console: Option<ConsoleFacts>,
+    /// Nobody acts on its events.
+    pub unmanaged: bool,
+    /// Times it was started.
+    pub starts: u32,
+}
+
+/// Facts about the primary console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleFacts {
+    /// The guest's port.
+    pub port: Port,
+    /// Frame of the ring.
+    pub frame: u64,
+}
+
+impl Record {
+    /// A record for a guest that is about to be built.
+    #[must_use]
+    pub fn new(config: DomainConfig, unmanaged: bool) -> Self {
+        Self {
+            version: VERSION,
+            uuid: config.uuid,
+            config,
+            stage: Stage::Building,
+            domid: None,
+            console: None,
+            unmanaged,
+            starts: 0,
+        }
+    }
+}
+
+/// The directory of records.
+#[derive(Debug, Clone)]
+pub struct Records {
+    directory: PathBuf,
+}
+
+impl Records {
+    /// Records below `state`.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn open(state: &Path) -> io::Result<Self> {
+        let directory = state.join("guests");
+        fs::create_dir_all(&directory)?;
+        Ok(Self { directory })
+    }
+
+    fn path(&self, uuid: Uuid) -> PathBuf {
+        self.directory.join(format!("{uuid}.json"))
+    }
+
+    /// Writes a record, all or nothing.
+    ///
+    /// # Errors
+    /// The disk is full, or worse.
+    pub fn save(&self, record: &Record) -> io::Result<()> {
+        let path = self.path(record.uuid);
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, serde_json::to_vec_pretty(record)?)?;
+        fs::rename(&fresh, &path)
+    }
+
+    /// Forgets a guest; a missing record is fine.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn remove(&self, uuid: Uuid) -> io::Result<()> {
+        match fs::remove_file(self.path(uuid)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every readable record; a damaged one is reported and set aside, never acted on.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn load_all(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match load(&path) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "guest record cannot be used; set aside as .bad");
+                    fs::rename(&path, path.with_extension("bad"))?;
+                }
+            }
+        }
+        records.sort_by_key(|record| record.uuid);
+        Ok(records)
+    }
+}
+
+fn load(path: &Path) -> io::Result<Record> {
+    let size = fs::metadata(path)?.len();
+    if size > MAX_RECORD_BYTES {
+        return Err(io::Error::other(format!("{size} bytes is too long")));
+    }
+    let record: Record = serde_json::from_slice(&fs::read(path)?)?;
+    if record.version != VERSION {
+        return Err(io::Error::other(format!(
+            "version {} (this agent knows {VERSION})",
+            record.version
+        )));
+    }
+    Ok(record)
+}

@@ -1,0 +1,248 @@
+//! What an earlier agent left: every record is finished, undone or adopted.
+//!
+//! | record says | domain | what happens |
+//! |---|---|---|
+//! | building | any | undone |
+//! | dying | any | removed for good |
+//! | waiting | none | waits for its restart |
+//! | running | there | adopted: devices as xenstore shows them, the living driver or a successor |
+//! | running | gone | somebody destroyed it: forgotten |
+
+use super::drivers::DriverSpec;
+use super::error::AgentError;
+use super::guest::{Console, Device, DeviceBody, Guest, SharedGuest};
+use super::links::LinkSpec;
+use super::record::{Record, Stage};
+use super::{Agent, News, handle, lock};
+use crate::config::vdev::vdev_number;
+use crate::layout::paths;
+use crate::xenbus::machine::{Phase, state};
+use parapet_wire::driver::{DeviceKind, OrderBody, Outcome, offer};
+use std::time::Instant;
+use xen_abi::ids::DomId;
+use xen_host::pty::Pty;
+use xen_host::xenstore::store::{StoreExt, TxId};
+
+impl Agent {
+    /// Fills the table from the records. Called once, before anything else is served.
+    ///
+    /// # Errors
+    /// The records cannot be read, or Xen does not answer. Faults of single guests are logged; their records stay for the next start.
+    pub fn recover(&self) -> Result<(), AgentError> {
+        let records = self.records.load_all().map_err(|source| AgentError::File {
+            what: "cannot read guest records in",
+            path: self.dirs.state.clone(),
+            source,
+        })?;
+        let domains = self.seams.xen.domain_list(DomId(1))?;
+        for record in records {
+            let name = record.config.name.clone();
+            let alive = domains.iter().any(|info| {
+                Some(info.domid) == record.domid
+                    && info.handle == handle(record.uuid)
+                    && !info.dying
+            });
+            if let Err(error) = self.recover_one(record, alive) {
+                tracing::error!(name, %error, "guest not recovered");
+            }
+        }
+        Ok(())
+    }
+
+    fn recover_one(&self, record: Record, alive: bool) -> Result<(), AgentError> {
+        let stage = record.stage;
+        let name = record.config.name.clone();
+        let shared = self.enter(record);
+        match (stage, alive) {
+            (Stage::Waiting, _) => {
+                let mut guest = lock(&shared);
+                self.reach_devices(&mut guest);
+                self.remove_all(&mut guest)
+            }
+            (Stage::Running, true) => {
+                tracing::info!(name, "guest adopted");
+                self.adopt(&shared)
+            }
+            (Stage::Building | Stage::Dying, _) | (Stage::Running, false) => {
+                tracing::warn!(name, ?stage, "what is left of a guest is removed");
+                self.reach_devices(&mut lock(&shared));
+                self.give_up(&shared)
+            }
+        }
+    }
+
+    /// Finds the driver and names the devices of a guest that is to be removed, so that teardown reaches them.
+    fn reach_devices(&self, guest: &mut Guest) {
+        let Some(domid) = guest.record.domid else {
+            return;
+        };
+        let spec = DriverSpec {
+            uuid: guest.record.uuid,
+            domid,
+        };
+        guest.driver = self.drivers.attach(spec, self.news_sink()).ok().flatten();
+        for (position, vif) in guest.record.config.vifs.clone().into_iter().enumerate() {
+            let devid = vif
+                .devid
+                .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
+            let ifname = vif
+                .ifname
+                .clone()
+                .unwrap_or_else(|| format!("vif{domid}.{devid}"));
+            let body = DeviceBody::Net {
+                spec: vif,
+                ifname,
+                queues: Vec::new(),
+            };
+            guest.devices.insert(
+                (DeviceKind::Net, devid),
+                Device {
+                    phase: Phase::Closed,
+                    body,
+                },
+            );
+        }
+    }
+
+    fn adopt(&self, shared: &SharedGuest) -> Result<(), AgentError> {
+        let mut guest = lock(shared);
+        let Some(domid) = guest.record.domid else {
+            return Ok(());
+        };
+        self.adopt_devices(&mut guest, domid)?;
+        let spec = DriverSpec {
+            uuid: guest.record.uuid,
+            domid,
+        };
+        let living = self
+            .drivers
+            .attach(spec, self.news_sink())
+            .unwrap_or_else(|error| {
+                tracing::warn!(%domid, %error, "a driver is there but does not answer");
+                None
+            });
+        match living {
+            Some(driver) => {
+                guest.driver = Some(driver);
+                self.adopt_driver(&mut guest, domid)?;
+            }
+            None => self.replace_driver(&mut guest)?,
+        }
+        guest.started = Some(Instant::now());
+        let uuid = guest.record.uuid;
+        drop(guest);
+        (self.outlets.news)(News::Started { uuid, domid });
+        self.settle(shared)
+    }
+
+    fn adopt_devices(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
+        for spec in guest.record.config.disks.clone() {
+            let Some(devid) = vdev_number(&spec.vdev) else {
+                continue;
+            };
+            let body = DeviceBody::Disk { spec };
+            let phase = self.phase_of(domid, devid, &body)?;
+            guest
+                .devices
+                .insert((DeviceKind::Disk, devid), Device { phase, body });
+        }
+        for (position, spec) in guest.record.config.vifs.clone().into_iter().enumerate() {
+            let devid = spec
+                .devid
+                .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
+            let ifname = spec
+                .ifname
+                .clone()
+                .unwrap_or_else(|| format!("vif{domid}.{devid}"));
+            let body = DeviceBody::Net {
+                spec,
+                ifname,
+                queues: Vec::new(),
+            };
+            let phase = self.phase_of(domid, devid, &body)?;
+            guest
+                .devices
+                .insert((DeviceKind::Net, devid), Device { phase, body });
+        }
+        Ok(())
+    }
+
+    /// The phase that the backend's node shows; it was written by us.
+    fn phase_of(&self, domid: DomId, devid: u32, body: &DeviceBody) -> Result<Phase, AgentError> {
+        let path = format!("{}/state", paths::backend(body.back_kind(), domid, devid));
+        let number = self
+            .seams
+            .store
+            .read_text(TxId::NONE, &path)?
+            .and_then(|text| text.parse::<u32>().ok());
+        Ok(match number {
+            Some(state::CONNECTED | state::CLOSING) => Phase::Connected,
+            Some(state::CLOSED) => Phase::Closed,
+            _ => Phase::InitWait,
+        })
+    }
+
+    /// A driver that went on serving while no agent was there: it keeps what it serves and is told the rest.
+    fn adopt_driver(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
+        let answer = super::create::order_driver(guest, domid, OrderBody::Hello, Vec::new())?;
+        let Outcome::Hello {
+            disks,
+            nets,
+            consoles,
+            ..
+        } = answer
+        else {
+            return Err(AgentError::Driver {
+                domid,
+                what: format!("answered hello with {answer:?}"),
+            });
+        };
+        let served: Vec<(DeviceKind, u32)> = disks
+            .into_iter()
+            .map(|devid| (DeviceKind::Disk, devid))
+            .chain(nets.into_iter().map(|devid| (DeviceKind::Net, devid)))
+            .collect();
+        if consoles.is_empty() {
+            self.new_console(guest, domid)?;
+        }
+        self.hand_over(guest, domid, &served)
+    }
+
+    /// A pty in place of the one that died with the earlier agent and its driver.
+    pub(super) fn new_console(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
+        let (master, slave, tty) = Pty::open()?.into_parts();
+        let tty = tty.display().to_string();
+        let path = format!("{}/tty", paths::frontend("console", domid, 0));
+        self.seams.store.write_text(TxId::NONE, &path, &tty)?;
+        guest.console = Some(Console { master, slave, tty });
+        Ok(())
+    }
+
+    /// Opens taps whose descriptors went with an earlier agent. Only while no driver serves them: an extra queue would swallow packets.
+    pub(super) fn reopen_links(&self, guest: &mut Guest) {
+        let most = guest.record.config.cpu.max.clamp(1, offer::NET_MAX_QUEUES);
+        for device in guest.devices.values_mut() {
+            let DeviceBody::Net {
+                spec,
+                ifname,
+                queues,
+            } = &mut device.body
+            else {
+                continue;
+            };
+            if !queues.is_empty() {
+                continue;
+            }
+            let wanted = LinkSpec {
+                ifname: ifname.clone(),
+                bridge: spec.bridge.clone(),
+                mtu: spec.mtu,
+                queues: most,
+            };
+            match self.links.make(&wanted) {
+                Ok(link) => *queues = link.queues,
+                Err(error) => tracing::error!(ifname, error, "tap not reopened"),
+            }
+        }
+    }
+}

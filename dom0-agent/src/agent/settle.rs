@@ -1,0 +1,442 @@
+//! Brings a guest's devices to where they should be: reads what is true now, asks the xenbus machine, does what it says, until nothing is left to do.
+//!
+//! Level-triggered: it does not matter which watch fired or how often, and an agent that was restarted just settles every guest.
+
+use super::create::order_driver;
+use super::error::AgentError;
+use super::guest::{DeviceBody, Guest, SharedGuest};
+use super::record::Stage;
+use super::{Agent, handle, lock};
+use crate::layout::device::Place;
+use crate::layout::{Tree, device};
+use crate::xenbus::keys::{self, Keys};
+use crate::xenbus::machine::{self, Action, Observation, Phase};
+use parapet_wire::agent as wire;
+use parapet_wire::driver::{DeviceFault, DeviceKind, OrderBody};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+use uuid::Uuid;
+use xen_abi::ids::DomId;
+use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
+
+/// Rounds one call makes for one device before it lets others have a turn; a device that needs more is asked again by its next watch event.
+const MAX_ROUNDS: usize = 8;
+/// Times a driver is replaced at once before the guest's devices are left alone until the next event.
+const MAX_DRIVER_DEATHS: u32 = 20;
+/// A driver that lived this long counts as healthy again.
+const DRIVER_HEALTHY: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Agent {
+    /// Settles the devices of one guest.
+    ///
+    /// # Errors
+    /// Xenstore does not answer. Faults of single devices are handled by closing these.
+    pub fn settle(&self, shared: &SharedGuest) -> Result<(), AgentError> {
+        let mut guest = lock(shared);
+        if guest.record.stage != Stage::Running {
+            return Ok(());
+        }
+        let Some(domid) = guest.record.domid else {
+            return Ok(());
+        };
+        let keys: Vec<(DeviceKind, u32)> = guest.devices.keys().copied().collect();
+        for key in keys {
+            self.settle_device(&mut guest, domid, key)?;
+        }
+        Ok(())
+    }
+
+    fn settle_device(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        key: (DeviceKind, u32),
+    ) -> Result<(), AgentError> {
+        for _ in 0..MAX_ROUNDS {
+            let Some(device) = guest.devices.get(&key) else {
+                return Ok(());
+            };
+            let place = place(domid, key.1, &device.body);
+            let now = self.observe(&place)?;
+            let (phase, actions) = machine::step(device.phase, device.body.dialect(), now);
+            set_phase(guest, key, phase);
+            if actions.is_empty() {
+                return Ok(());
+            }
+            for action in actions {
+                self.perform(guest, domid, key, action)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn observe(&self, place: &Place<'_>) -> Result<Observation, AgentError> {
+        let ops = [
+            StoreOp::Read(format!("{}/state", place.front())),
+            StoreOp::Read(format!("{}/online", place.back())),
+            StoreOp::Read(format!("{}/frontend", place.back())),
+        ];
+        let mut replies = self.seams.store.call(TxId::NONE, &ops)?.into_iter();
+        let mut next = || match replies.next() {
+            Some(Ok(StoreReply::Value(value))) => Some(value),
+            _ => None,
+        };
+        let front = next()
+            .and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
+            .unwrap_or(0);
+        let online = next().is_some_and(|value| value == b"1");
+        let present = next().is_some();
+        Ok(Observation {
+            front,
+            online,
+            present,
+        })
+    }
+
+    fn perform(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        key: (DeviceKind, u32),
+        action: Action,
+    ) -> Result<(), AgentError> {
+        match action {
+            Action::Connect => {
+                let (phase, actions) = match self.connect(guest, domid, key, false) {
+                    Ok(()) => machine::connected(),
+                    Err(error) => {
+                        tracing::warn!(%domid, device = ?key, %error, "device not connected");
+                        self.publish_error(guest, domid, key, &error.to_string());
+                        machine::refused()
+                    }
+                };
+                set_phase(guest, key, phase);
+                actions
+                    .into_iter()
+                    .try_for_each(|action| self.perform(guest, domid, key, action))
+            }
+            Action::Disconnect => {
+                let order = match key.0 {
+                    DeviceKind::Disk => OrderBody::DisconnectDisk { devid: key.1 },
+                    DeviceKind::Net | DeviceKind::Console => {
+                        OrderBody::DisconnectNet { devid: key.1 }
+                    }
+                };
+                if let Err(error) = order_driver(guest, domid, order, Vec::new()) {
+                    tracing::warn!(%domid, device = ?key, %error, "disconnect");
+                }
+                Ok(())
+            }
+            Action::Publish(state) => self.publish(guest, domid, key, state),
+            Action::Remove => self.remove_device(guest, domid, key),
+        }
+    }
+
+    fn publish(
+        &self,
+        guest: &Guest,
+        domid: DomId,
+        key: (DeviceKind, u32),
+        state: u32,
+    ) -> Result<(), AgentError> {
+        let Some(device) = guest.devices.get(&key) else {
+            return Ok(());
+        };
+        let path = format!("{}/state", place(domid, key.1, &device.body).back());
+        // Only where the directory still is: a toolstack that removed it must not find it again.
+        let written = self
+            .seams
+            .store
+            .transaction("a backend's state", |store, tx| {
+                match store.read_text(tx, &path)? {
+                    Some(_) => store.write_text(tx, &path, &state.to_string()),
+                    None => Ok(()),
+                }
+            });
+        Ok(written?)
+    }
+
+    fn publish_error(&self, guest: &Guest, domid: DomId, key: (DeviceKind, u32), text: &str) {
+        let Some(device) = guest.devices.get(&key) else {
+            return;
+        };
+        let path = format!("{}/error", place(domid, key.1, &device.body).back());
+        if let Err(error) = self.seams.store.write_text(TxId::NONE, &path, text) {
+            tracing::warn!(%error, "cannot publish a device's error");
+        }
+    }
+
+    /// Reads what the frontend published and lets the driver serve it.
+    fn connect(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        key: (DeviceKind, u32),
+        resume: bool,
+    ) -> Result<(), AgentError> {
+        let Some(device) = guest.devices.get(&key) else {
+            return Ok(());
+        };
+        let front = place(domid, key.1, &device.body).front();
+        let invalid = |error: keys::KeyError| AgentError::Invalid(error.to_string());
+        let (order, fds) = match &device.body {
+            DeviceBody::Disk { .. } => {
+                let read = self.read_keys(&front, &keys::disk_paths())?;
+                let mut order = keys::disk(key.1, &read).map_err(invalid)?;
+                order.resume = resume;
+                let journal = self.journal(guest.record.uuid, key.1)?;
+                (OrderBody::ConnectDisk(order), vec![OwnedFd::from(journal)])
+            }
+            DeviceBody::Net { spec, queues, .. } => {
+                let read = self.read_keys(&front, &keys::net_paths())?;
+                let mac = spec.mac.map_or([0; 6], |mac| mac.0);
+                let mut order = keys::net(key.1, mac, &read).map_err(invalid)?;
+                order.resume = resume;
+                let fds = queues
+                    .iter()
+                    .take(order.queues.len())
+                    .map(OwnedFd::try_clone)
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|error| AgentError::Driver {
+                        domid,
+                        what: error.to_string(),
+                    })?;
+                (OrderBody::ConnectNet(order), fds)
+            }
+        };
+        order_driver(guest, domid, order, fds).map(drop)
+    }
+
+    fn read_keys(&self, front: &str, names: &[String]) -> Result<Keys, AgentError> {
+        let ops: Vec<StoreOp> = names
+            .iter()
+            .map(|name| StoreOp::Read(format!("{front}/{name}")))
+            .collect();
+        let mut found = Keys::default();
+        for (name, reply) in names.iter().zip(self.seams.store.call(TxId::NONE, &ops)?) {
+            match reply {
+                Ok(StoreReply::Value(value)) => found.insert(name.clone(), &value),
+                Ok(_) => {}
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The in-flight journal of a disk: a file in memory-backed storage that outlives driver and agent.
+    fn journal(&self, uuid: Uuid, devid: u32) -> Result<File, AgentError> {
+        let directory = self.journal_dir(uuid);
+        let path = directory.join(format!("disk-{devid}"));
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| {
+                std::fs::OpenOptions::new()
+                    .create(true)
+                    .truncate(false)
+                    .read(true)
+                    .write(true)
+                    .open(&path)
+            })
+            .map_err(|source| AgentError::File {
+                what: "cannot open journal",
+                path,
+                source,
+            })
+    }
+
+    /// Takes a device out of the guest: its nodes, its medium or tap, its place in the configuration.
+    pub(super) fn remove_device(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        key: (DeviceKind, u32),
+    ) -> Result<(), AgentError> {
+        let Some(device) = guest.devices.remove(&key) else {
+            return Ok(());
+        };
+        let mut tree = Tree::new(domid);
+        device::removal(&mut tree, &place(domid, key.1, &device.body));
+        match device.body {
+            DeviceBody::Disk { spec } => {
+                if let Err(error) = order_driver(
+                    guest,
+                    domid,
+                    OrderBody::CloseDisk { devid: key.1 },
+                    Vec::new(),
+                ) {
+                    tracing::warn!(%domid, %error, "close disk");
+                }
+                let _ = std::fs::remove_file(
+                    self.journal_dir(guest.record.uuid)
+                        .join(format!("disk-{}", key.1)),
+                );
+                guest
+                    .record
+                    .config
+                    .disks
+                    .retain(|other| other.vdev != spec.vdev);
+            }
+            DeviceBody::Net {
+                spec,
+                ifname,
+                queues,
+            } => {
+                drop(queues);
+                if let Err(error) = self.links.remove(&ifname) {
+                    tracing::error!(ifname, error, "tap stays behind");
+                }
+                guest
+                    .record
+                    .config
+                    .vifs
+                    .retain(|other| other.mac != spec.mac);
+            }
+        }
+        self.commit_removal(tree)?;
+        self.save(guest)?;
+        self.write_userdata(guest)
+    }
+
+    /// A driver stopped a device because the guest broke a rule: the device is closed, the guest lives on.
+    ///
+    /// # Errors
+    /// Xenstore does not answer.
+    pub fn device_fault(
+        &self,
+        shared: &SharedGuest,
+        fault: &DeviceFault,
+    ) -> Result<(), AgentError> {
+        let mut guest = lock(shared);
+        let Some(domid) = guest.record.domid else {
+            return Ok(());
+        };
+        tracing::error!(%domid, kind = ?fault.kind, devid = fault.devid, why = fault.text, "device stopped");
+        let key = (fault.kind, fault.devid);
+        if !guest.devices.contains_key(&key) {
+            return Ok(());
+        }
+        self.publish_error(&guest, domid, key, &fault.text);
+        let (phase, actions) = machine::refused();
+        set_phase(&mut guest, key, phase);
+        actions
+            .into_iter()
+            .try_for_each(|action| self.perform(&mut guest, domid, key, action))
+    }
+
+    /// A driver died: its successor goes on with the same rings, and the guest sees a pause.
+    ///
+    /// # Errors
+    /// No successor could be started.
+    pub fn driver_died(&self, shared: &SharedGuest, pid: u32) -> Result<(), AgentError> {
+        let since = Instant::now();
+        let mut guest = lock(shared);
+        let current = guest.driver.as_ref().map(|driver| driver.pid());
+        if guest.record.stage != Stage::Running || current != Some(pid) {
+            return Ok(());
+        }
+        if guest
+            .started
+            .is_some_and(|at| at.elapsed() > DRIVER_HEALTHY)
+        {
+            guest.driver_deaths = 0;
+        }
+        guest.driver_deaths += 1;
+        if guest.driver_deaths > MAX_DRIVER_DEATHS {
+            tracing::error!(
+                name = guest.record.config.name,
+                "the driver dies again and again; left stopped until `parapet upgrade-drivers`"
+            );
+            return Ok(());
+        }
+        if let Some(mut dead) = guest.driver.take() {
+            dead.kill();
+        }
+        self.replace_driver(&mut guest)?;
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::warn!(
+            name = guest.record.config.name,
+            pid,
+            micros,
+            "driver replaced"
+        );
+        self.tell(wire::Event::DriverReplaced {
+            uuid: handle(guest.record.uuid),
+            micros,
+        });
+        Ok(())
+    }
+
+    /// Starts a driver on rings that another served.
+    pub(super) fn replace_driver(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        let Some(domid) = guest.record.domid else {
+            return Ok(());
+        };
+        let spec = super::drivers::DriverSpec {
+            uuid: guest.record.uuid,
+            domid,
+        };
+        let driver = self
+            .drivers
+            .start(spec, self.news_sink())
+            .map_err(|error| AgentError::Driver {
+                domid,
+                what: error.to_string(),
+            })?;
+        guest.driver = Some(driver);
+        if guest.console.is_none() {
+            self.new_console(guest, domid)?;
+        }
+        self.reopen_links(guest);
+        self.hand_over(guest, domid, &[])
+    }
+
+    /// Tells a driver everything it should serve; `served` it serves already.
+    pub(super) fn hand_over(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        served: &[(DeviceKind, u32)],
+    ) -> Result<(), AgentError> {
+        self.connect_console(guest)?;
+        let keys: Vec<(DeviceKind, u32)> = guest.devices.keys().copied().collect();
+        for key in keys.into_iter().filter(|key| !served.contains(key)) {
+            let Some(device) = guest.devices.get(&key) else {
+                continue;
+            };
+            let connected = device.phase == Phase::Connected;
+            if let DeviceBody::Disk { spec } = &device.body {
+                let spec = spec.clone();
+                self.open_disk(guest, domid, key.1, &spec)?;
+            }
+            if !connected {
+                continue;
+            }
+            if let Err(error) = self.connect(guest, domid, key, true) {
+                tracing::error!(%domid, device = ?key, %error, "a device cannot be taken over; closed");
+                self.publish_error(guest, domid, key, &error.to_string());
+                let (phase, actions) = machine::refused();
+                set_phase(guest, key, phase);
+                for action in actions {
+                    self.perform(guest, domid, key, action)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn set_phase(guest: &mut Guest, key: (DeviceKind, u32), phase: Phase) {
+    if let Some(device) = guest.devices.get_mut(&key) {
+        device.phase = phase;
+    }
+}
+
+fn place(domid: DomId, devid: u32, body: &DeviceBody) -> Place<'static> {
+    Place {
+        domid,
+        devid,
+        front_kind: body.front_kind(),
+        back_kind: body.back_kind(),
+    }
+}

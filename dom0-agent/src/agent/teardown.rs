@@ -1,0 +1,213 @@
+//! Removes every trace of a guest. The one way out, for a failed creation, a destroyed guest and what a dead agent left; each step tolerates that
+//! its object is gone, so it may be repeated from any point.
+
+use super::error::AgentError;
+use super::guest::{DeviceBody, Guest, SharedGuest};
+use super::record::Stage;
+use super::{Agent, handle, lock};
+use crate::device::userdata;
+use crate::layout::device::{CONSOLE_BACKEND, DISK_BACKEND, NET_BACKEND};
+use crate::layout::{Tree, paths};
+use nix::errno::Errno;
+use parapet_wire::agent as wire;
+use std::path::PathBuf;
+use uuid::Uuid;
+use xen_abi::ids::DomId;
+use xen_host::xenstore::store::StoreExt;
+
+/// Backend kinds that stock toolstacks use besides ours; a stock guest's directories are removed with it.
+const STOCK_BACKENDS: [&str; 8] = ["vbd", "vif", "9pfs", "vkbd", "vfb", "pci", "vtpm", "qusb"];
+
+impl Agent {
+    /// Destroys a domain: one of ours, or a stock one.
+    ///
+    /// # Errors
+    /// Dom0, an unknown domain, or a hypervisor that does not let go.
+    pub fn destroy(&self, domid: DomId) -> Result<(), AgentError> {
+        if domid == DomId::DOM0 {
+            return Err(AgentError::ControlDomain("destroying it"));
+        }
+        match self.by_domid(domid) {
+            Some(guest) => self.give_up(&guest),
+            None => self.destroy_foreign(domid),
+        }
+    }
+
+    /// Destroys a guest's domain and forgets the guest.
+    ///
+    /// # Errors
+    /// A hypervisor that does not let go.
+    pub fn give_up(&self, shared: &SharedGuest) -> Result<(), AgentError> {
+        let mut guest = lock(shared);
+        guest.record.stage = Stage::Dying;
+        self.save(&guest)?;
+        let uuid = guest.record.uuid;
+        let removed = self.remove_all(&mut guest);
+        drop(guest);
+        removed?;
+        self.records
+            .remove(uuid)
+            .map_err(|source| AgentError::File {
+                what: "cannot remove the record in",
+                path: self.dirs.state.clone(),
+                source,
+            })?;
+        self.forget(uuid);
+        self.tell(wire::Event::Gone { uuid: handle(uuid) });
+        Ok(())
+    }
+
+    /// Destroys what a guest has, keeping its record: it is to come back.
+    pub(super) fn take_down(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        guest.record.stage = Stage::Waiting;
+        self.save(guest)?;
+        self.remove_all(guest)
+    }
+
+    /// Driver, links, domain, xenstore, files; in this order, since a domain cannot die while its pages are mapped.
+    pub(super) fn remove_all(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        let uuid = guest.record.uuid;
+        if guest.record.domid.is_none() {
+            guest.record.domid = self.find_by_uuid(uuid)?;
+        }
+        if let Some(domid) = guest.record.domid {
+            let _ = self.seams.xen.pause(domid);
+        }
+        if let Some(mut driver) = guest.driver.take() {
+            driver.kill();
+        }
+        for (_, device) in std::mem::take(&mut guest.devices) {
+            if let DeviceBody::Net { ifname, queues, .. } = device.body {
+                drop(queues);
+                if let Err(error) = self.links.remove(&ifname) {
+                    tracing::error!(ifname, error, "tap stays behind");
+                }
+            }
+        }
+        guest.console = None;
+        guest.started = None;
+        if let Some(domid) = guest.record.domid {
+            self.destroy_domain(domid)?;
+            self.remove_nodes(domid, uuid)?;
+            guest.record.domid = None;
+            guest.record.console = None;
+        }
+        self.remove_journals(uuid);
+        Ok(())
+    }
+
+    fn find_by_uuid(&self, uuid: Uuid) -> Result<Option<DomId>, AgentError> {
+        let wanted = handle(uuid);
+        let all = self.seams.xen.domain_list(DomId(1))?;
+        Ok(all
+            .into_iter()
+            .find(|info| info.handle == wanted && !info.dying)
+            .map(|info| info.domid))
+    }
+
+    fn destroy_domain(&self, domid: DomId) -> Result<(), AgentError> {
+        match self.seams.xen.destroy_domain(domid) {
+            Ok(()) => Ok(()),
+            Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn remove_nodes(&self, domid: DomId, uuid: Uuid) -> Result<(), AgentError> {
+        let _ = self.seams.store.release(domid);
+        let mut tree = Tree::new(domid);
+        tree.remove(&paths::domain(domid));
+        tree.remove(&paths::vm(handle(uuid)));
+        tree.remove(&paths::libxl(domid));
+        for kind in [DISK_BACKEND, NET_BACKEND, CONSOLE_BACKEND] {
+            tree.remove(&paths::backends(kind, domid));
+        }
+        self.commit_removal(tree)?;
+        userdata::remove(&self.dirs.userdata, domid, uuid).map_err(|source| AgentError::File {
+            what: "cannot remove userdata in",
+            path: self.dirs.userdata.clone(),
+            source,
+        })
+    }
+
+    /// Removes nodes that may be gone already.
+    pub(super) fn commit_removal(&self, tree: Tree) -> Result<(), AgentError> {
+        let ops = tree.into_ops();
+        self.seams
+            .store
+            .transaction("removing nodes", |store, tx| {
+                for reply in store.call(tx, &ops)? {
+                    match reply {
+                        Err(error) if !error.is_missing() => return Err(error),
+                        _ => {}
+                    }
+                }
+                Ok(())
+            })?;
+        Ok(())
+    }
+
+    /// Where the in-flight journals of a guest's disks are.
+    pub(super) fn journal_dir(&self, uuid: Uuid) -> PathBuf {
+        self.dirs.run.join("journals").join(uuid.to_string())
+    }
+
+    fn remove_journals(&self, uuid: Uuid) {
+        let directory = self.journal_dir(uuid);
+        if let Err(error) = std::fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(path = %directory.display(), %error, "journals stay behind");
+        }
+        let _ = std::fs::remove_file(self.dirs.run.join("drivers").join(format!("{uuid}.sock")));
+    }
+
+    /// A domain made by a stock toolstack: its frontends are taken away, which is how its backends learn that they must close, then the rest.
+    fn destroy_foreign(&self, domid: DomId) -> Result<(), AgentError> {
+        let Some(info) = self.seams.xen.domain_info(domid)? else {
+            return Err(AgentError::NoDomain(domid));
+        };
+        let uuid = Uuid::from_bytes(info.handle.0);
+        self.seams.xen.pause(domid)?;
+        let mut frontends = Tree::new(domid);
+        frontends.remove(&format!("{}/device", paths::domain(domid)));
+        self.commit_removal(frontends)?;
+        self.destroy_domain(domid)?;
+        self.wait_for_backends(domid);
+        let mut tree = Tree::new(domid);
+        for kind in STOCK_BACKENDS {
+            tree.remove(&paths::backends(kind, domid));
+        }
+        self.commit_removal(tree)?;
+        self.remove_nodes(domid, uuid)
+    }
+
+    /// Waits until the kernel's backends of a dead domain have closed, so that loop devices and taps are free again.
+    fn wait_for_backends(&self, domid: DomId) {
+        let deadline = std::time::Instant::now() + super::DETACH_TIMEOUT;
+        for kind in STOCK_BACKENDS {
+            let root = paths::backends(kind, domid);
+            let Ok(watch) = self.seams.store.watch(&root) else {
+                return;
+            };
+            loop {
+                let devices = self
+                    .seams
+                    .store
+                    .list(xen_host::xenstore::store::TxId::NONE, &root)
+                    .unwrap_or_default();
+                let open = devices.iter().any(|devid| {
+                    let state = self.seams.store.read_text(
+                        xen_host::xenstore::store::TxId::NONE,
+                        &format!("{root}/{devid}/state"),
+                    );
+                    matches!(state, Ok(Some(state)) if state != "6")
+                });
+                let left = deadline.saturating_duration_since(std::time::Instant::now());
+                if !open || left.is_zero() || watch.next_timeout(left).is_none() {
+                    break;
+                }
+            }
+        }
+    }
+}

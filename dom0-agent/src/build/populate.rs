@@ -1,0 +1,105 @@
+//! Gives a guest its memory: in the largest extents the host has, many by one hypercall.
+//!
+//! An extent the host cannot give in one piece is asked for again in smaller ones; single pages that do not come are the
+//! end of the host's memory.
+
+use super::error::{BuildError, Step};
+use super::limits::{ORDER_1G, ORDER_2M, POPULATE_BATCH};
+use xen_abi::ids::DomId;
+use xen_host::seam::MemoryControl;
+
+/// Extents of one size, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extents {
+    /// First frame.
+    pub gfn: u64,
+    /// log2 of the pages in each.
+    pub order: u32,
+    /// How many.
+    pub count: u64,
+}
+
+impl Extents {
+    /// Pages in all of them.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.count << self.order
+    }
+}
+
+/// Splits `[from, to)` into the largest aligned extents up to `largest`: 1 GiB, 2 MiB and single pages.
+#[must_use]
+pub fn extents(from: u64, to: u64, largest: u32) -> Vec<Extents> {
+    let mut found: Vec<Extents> = Vec::new();
+    let mut at = from;
+    while at < to {
+        let order = [ORDER_1G, ORDER_2M]
+            .into_iter()
+            .find(|order| {
+                *order <= largest && at.is_multiple_of(1 << order) && to - at >= 1 << order
+            })
+            .unwrap_or(0);
+        match found.last_mut() {
+            Some(last) if last.order == order => last.count += 1,
+            _ => found.push(Extents {
+                gfn: at,
+                order,
+                count: 1,
+            }),
+        }
+        at += 1 << order;
+    }
+    found
+}
+
+/// Populates all of `extents`, and tells `got` of each extent: first frame asked, first frame given, pages.
+///
+/// # Errors
+/// Xen refused, or the host's memory ended ([`Short`] through `short`).
+pub(super) fn populate(
+    memory: &dyn MemoryControl,
+    domid: DomId,
+    extents: &[Extents],
+    mut got: impl FnMut(u64, u64, u64),
+) -> Result<(), Short> {
+    const STEP: &str = "allocating the guest's memory";
+    for wanted in extents {
+        let mut asked = 0;
+        while asked < wanted.count {
+            let batch = (wanted.count - asked).min(POPULATE_BATCH as u64);
+            let first = wanted.gfn + (asked << wanted.order);
+            let mut frames: Vec<u64> = (0..batch)
+                .map(|index| first + (index << wanted.order))
+                .collect();
+            let done = memory
+                .populate(domid, &mut frames, wanted.order)
+                .step(STEP)
+                .map_err(Short::Refused)?;
+            for (index, given) in (0..batch).zip(&frames).take(done) {
+                got(first + (index << wanted.order), *given, 1 << wanted.order);
+            }
+            asked += done as u64;
+            if (done as u64) < batch {
+                if wanted.order == 0 {
+                    return Err(Short::Memory);
+                }
+                // The host is short of large pieces: the rest of these in the next smaller size.
+                let from = wanted.gfn + (asked << wanted.order);
+                let to = wanted.gfn + wanted.pages();
+                let smaller = if wanted.order > ORDER_2M { ORDER_2M } else { 0 };
+                populate(memory, domid, &self::extents(from, to, smaller), &mut got)?;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why not all memory came.
+#[derive(Debug)]
+pub(super) enum Short {
+    /// Xen refused the call.
+    Refused(BuildError),
+    /// There is no more.
+    Memory,
+}

@@ -1,0 +1,122 @@
+//! create: reads the configuration here, lets the agent build.
+
+use super::agent::AskError;
+use super::reach::Failure;
+use super::{Call, USAGE, config_file, console, help, table};
+use crate::format::json;
+use parapet_wire::agent::{Create, Reply, Request};
+use std::time::Duration;
+use xen_abi::ids::DomId;
+
+/// How often `-F` looks whether the guest is still there, besides being told.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// `create`.
+///
+/// # Errors
+/// Bad configuration (1, 3 or 6), an agent that does not run (1), or the agent's refusal with libxl's number as exit code.
+pub fn run(call: &mut Call<'_>) -> Result<u8, Failure> {
+    let (path, overrides) = match sources(call) {
+        Ok(sources) => sources,
+        Err(()) => {
+            if let Some(command) = table::lookup("create") {
+                write!(call.out, "{}", help::of(command))?;
+            }
+            return Ok(USAGE);
+        }
+    };
+    let Some(path) = path else {
+        return Err(config_file::missing());
+    };
+    let quiet = call.parsed.has('q');
+    if !quiet {
+        writeln!(call.err, "Parsing config from {path}")?;
+    }
+    let conf = config_file::xl_conf(call)?;
+    let loaded = config_file::guest(call, &conf, &path, &overrides)?;
+    let dry = call.globals.dry_run || call.parsed.has('n');
+    let text = json::dry_run(&loaded.config, &conf);
+    if dry {
+        writeln!(call.out, "{}", text.trim_end())?;
+        return Ok(0);
+    }
+    if call.parsed.has('d') {
+        writeln!(call.err, "{}", text.trim_end())?;
+    }
+    let with_console = call.parsed.has('c');
+    let paused = call.parsed.has('p');
+    let config =
+        serde_json::to_string(&loaded.config).map_err(|error| Failure::new(error.to_string()))?;
+    let request = Request::Create(Create {
+        config,
+        paused: paused || with_console,
+        unmanaged: call.parsed.has('e'),
+    });
+    let reply = call
+        .reach
+        .agent()?
+        .ask(&request)
+        .map_err(|error| match error {
+            AskError::Refused(failure) => {
+                Failure::with_code(failure.kind.create_exit_code(), failure.text)
+            }
+            AskError::Lost(text) => Failure::with_code(3, text),
+        })?;
+    let Reply::Created { domid, cost } = reply else {
+        return Err(Failure::with_code(3, "the agent answered something else"));
+    };
+    if call.globals.verbose > 0 {
+        writeln!(
+            call.err,
+            "domain {domid} created in {} us: {} hypercalls, {} xenstore round trips",
+            cost.micros, cost.hypercalls, cost.store_round_trips
+        )?;
+    }
+    if with_console {
+        return console::attach(call, domid, console::DEFAULT_ESCAPE, |call| {
+            if paused {
+                Ok(())
+            } else {
+                call.reach.domains()?.unpause(domid).map_err(Failure::from)
+            }
+        });
+    }
+    if call.parsed.has('F') {
+        wait_for_end(call, domid)?;
+    }
+    Ok(0)
+}
+
+/// Configuration file and overrides: the first operand without `=` is the file, those with one are lines.
+fn sources(call: &Call<'_>) -> Result<(Option<String>, Vec<String>), ()> {
+    let mut path = call.parsed.value('f').map(str::to_owned);
+    let mut overrides = Vec::new();
+    for operand in &call.parsed.operands {
+        if operand.contains('=') {
+            overrides.push(operand.clone());
+        } else if path.is_none() {
+            path = Some(operand.clone());
+        } else {
+            return Err(());
+        }
+    }
+    Ok((path, overrides))
+}
+
+fn wait_for_end(call: &mut Call<'_>, domid: DomId) -> Result<(), Failure> {
+    writeln!(
+        call.err,
+        "Waiting for domain {domid} to die [pid {}]",
+        std::process::id()
+    )?;
+    let releases = call.reach.watching_store()?.watch("@releaseDomain")?;
+    while call
+        .reach
+        .domains()?
+        .domain_info(domid)?
+        .is_some_and(|info| !info.dying)
+    {
+        let _ = releases.next_timeout(LOOK_AGAIN);
+    }
+    Ok(())
+}

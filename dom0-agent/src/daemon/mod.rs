@@ -1,0 +1,136 @@
+//! The daemon around the agent: watches, driver news, the API socket, systemd.
+//!
+//! ```text
+//!   @releaseDomain ──▶ reap task ──┐
+//!   guest's nodes ──▶ guest task ──┼──▶ blocking pool ──▶ Agent
+//!   driver news ──▶ news task ─────┤
+//!   agent.sock ──▶ client tasks ───┘
+//! ```
+//!
+//! Crash-only: there is no orderly end. On SIGTERM it just stops; guests and drivers go on, and the next agent adopts them.
+
+pub mod options;
+pub mod server;
+pub mod watcher;
+
+use crate::agent::process::Processes;
+use crate::agent::{Agent, Dirs, News, Outlets, Seams};
+use crate::device::{bridge::Bridges, userdata};
+use crate::image::{KernelCache, Worker};
+use anyhow::Context;
+use options::Options;
+use parapet_wire::agent::Event;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc};
+use xen_host::xen::Xen;
+use xen_host::xenstore::client::Client;
+
+/// Events a slow subscriber may lag behind before it is told to start over.
+const EVENT_BACKLOG: usize = 1024;
+
+/// The agent and its channels, shared by all tasks.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The agent.
+    pub agent: Arc<Agent>,
+    /// Where subscribers listen.
+    pub events: broadcast::Sender<Event>,
+    /// Xen's release, for greetings.
+    pub xen: String,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Something it cannot work without is missing: Xen, xenstored, its directories, its socket.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: &Options) -> anyhow::Result<()> {
+    let (news_in, news_out) = mpsc::unbounded_channel::<News>();
+    let (events, _) = broadcast::channel(EVENT_BACKLOG);
+    let shared = {
+        let (options, events) = (options.clone(), events.clone());
+        tokio::task::spawn_blocking(move || assemble(&options, news_in, events)).await??
+    };
+    let listener = server::listen(&options.socket)?;
+    let agent = Arc::clone(&shared.agent);
+    tokio::task::spawn_blocking(move || agent.recover())
+        .await?
+        .context("cannot take over what an earlier agent left")?;
+    tokio::spawn(watcher::news(shared.clone(), news_out));
+    tokio::spawn(watcher::releases(shared.clone()));
+    tokio::spawn(server::accept(shared.clone(), listener));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(xen = shared.xen, socket = %options.socket.display(), "ready");
+    stopped().await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping; guests go on");
+    Ok(())
+}
+
+/// Opens Xen, xenstore and the directories.
+fn assemble(
+    options: &Options,
+    news: mpsc::UnboundedSender<News>,
+    events: broadcast::Sender<Event>,
+) -> anyhow::Result<Shared> {
+    let xen = Arc::new(Xen::open()?);
+    let store = Arc::new(Client::connect()?);
+    let version = xen_host::seam::HostControl::version(xen.as_ref()).to_string();
+    for bridge in &options.bridges {
+        Bridges::ensure_bridge(bridge).map_err(anyhow::Error::msg)?;
+    }
+    let seams = Seams { xen, store };
+    let dirs = Dirs {
+        state: options.state.clone(),
+        run: options.run.clone(),
+        logs: options.logs.clone(),
+        userdata: PathBuf::from(userdata::DIRECTORY),
+    };
+    let drivers = Processes::new(options.driver.clone(), &options.run, &options.logs)
+        .with_context(|| format!("cannot prepare {}", options.run.display()))?;
+    let events_in = events.clone();
+    let outlets = Outlets {
+        news: Arc::new(move |item| drop(news.send(item))),
+        events: Arc::new(move |event| drop(events_in.send(event))),
+    };
+    let kernels = KernelCache::with_worker(&options.cache.join("kernels"), Worker::default());
+    let links = Arc::new(Bridges::new(&options.default_bridge));
+    let agent = Arc::new(Agent::new(
+        seams,
+        dirs,
+        kernels,
+        Arc::new(drivers),
+        links,
+        outlets,
+    )?);
+    Ok(Shared {
+        agent,
+        events,
+        xen: version,
+    })
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

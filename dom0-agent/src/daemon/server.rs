@@ -1,0 +1,262 @@
+//! The API socket: greets, checks who asks, answers.
+
+use super::Shared;
+use crate::agent::create::CreateOptions;
+use crate::agent::error::AgentError;
+use crate::agent::lock;
+use anyhow::Context;
+use parapet_wire::agent::{Cost, Create, Event, Failure, FailureKind, Reply, Request};
+use parapet_wire::driver::DeviceKind;
+use parapet_wire::frame::{FrameError, Kind, receive_async, send_async};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, broadcast};
+use uuid::Uuid;
+
+/// Clients served at the same time; more wait.
+const MAX_CLIENTS: usize = 256;
+
+/// Binds the API socket, in place of one that a dead agent left.
+///
+/// # Errors
+/// Another agent answers on it, or it cannot be made.
+pub fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!(
+            "another agent is running on {}; stop it first",
+            path.display()
+        );
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let _ = std::fs::remove_file(path);
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    // Anybody may connect; who may do what is decided by the caller's uid.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
+        .with_context(|| format!("cannot open {} to callers", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves clients for ever.
+pub async fn accept(shared: Shared, listener: UnixListener) {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = client(shared, stream).await {
+                        tracing::debug!(%error, "client left");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a client");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn client(shared: Shared, mut stream: UnixStream) -> Result<(), FrameError> {
+    let uid = stream.peer_cred()?.uid();
+    loop {
+        let request: Request = match receive_async(&mut stream, Kind::AgentRequest).await {
+            Ok(request) => request,
+            Err(FrameError::Closed) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !permitted(uid, &request) {
+            let text = format!("uid {uid} may not do this; it needs root");
+            let failure = Failure {
+                kind: FailureKind::NotPermitted,
+                text,
+            };
+            send_async(&mut stream, Kind::AgentReply, &Reply::Failed(failure)).await?;
+            continue;
+        }
+        if matches!(request, Request::Subscribe) {
+            return subscribe(&shared, &mut stream).await;
+        }
+        let for_work = shared.clone();
+        let reply = tokio::task::spawn_blocking(move || answer(&for_work, request))
+            .await
+            .unwrap_or_else(|error| {
+                Reply::Failed(Failure {
+                    kind: FailureKind::Failed,
+                    text: format!("the agent failed: {error}"),
+                })
+            });
+        send_async(&mut stream, Kind::AgentReply, &reply).await?;
+    }
+}
+
+/// Root may do everything; the monitor's user may do what the monitor does; everybody may ask how things are.
+fn permitted(uid: u32, request: &Request) -> bool {
+    match request {
+        Request::Hello { .. } | Request::Guests | Request::Status => true,
+        Request::Subscribe | Request::Restart { .. } | Request::GiveUp { .. } => {
+            uid == 0 || uid == monitor_uid()
+        }
+        _ => uid == 0,
+    }
+}
+
+/// Uid of the user that the monitor runs as, or root's where there is no such user.
+fn monitor_uid() -> u32 {
+    nix::unistd::User::from_name("parapet-monitor")
+        .ok()
+        .flatten()
+        .map_or(0, |user| user.uid.as_raw())
+}
+
+async fn subscribe(shared: &Shared, stream: &mut UnixStream) -> Result<(), FrameError> {
+    let mut events = shared.events.subscribe();
+    let mut snapshot = true;
+    loop {
+        if std::mem::take(&mut snapshot) {
+            let agent = Arc::clone(&shared.agent);
+            let guests = tokio::task::spawn_blocking(move || agent.guests())
+                .await
+                .unwrap_or_default();
+            send_async(
+                stream,
+                Kind::AgentReply,
+                &Reply::Event(Event::Snapshot(guests)),
+            )
+            .await?;
+        }
+        match events.recv().await {
+            Ok(event) => send_async(stream, Kind::AgentReply, &Reply::Event(event)).await?,
+            Err(broadcast::error::RecvError::Lagged(_)) => snapshot = true,
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+fn answer(shared: &Shared, request: Request) -> Reply {
+    match act(shared, request) {
+        Ok(reply) => reply,
+        Err(error) => {
+            tracing::warn!(%error, "request refused");
+            Reply::Failed(error.failure())
+        }
+    }
+}
+
+fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
+    let agent = &shared.agent;
+    match request {
+        Request::Hello { client } => {
+            tracing::debug!(client, "hello");
+            let release = env!("CARGO_PKG_VERSION").to_owned();
+            return Ok(Reply::Hello {
+                release,
+                xen: shared.xen.clone(),
+            });
+        }
+        Request::Create(create) => return self::create(shared, &create),
+        Request::Destroy { domid } => agent.destroy(domid)?,
+        Request::AttachDisk { domid, spec } => agent.attach_disk(domid, &json("disk", &spec)?)?,
+        Request::DetachDisk {
+            domid,
+            devid,
+            force,
+        } => agent.detach(domid, DeviceKind::Disk, devid, force)?,
+        Request::AttachNet { domid, spec } => {
+            agent.attach_net(domid, &json("vif", &spec)?).map(drop)?
+        }
+        Request::DetachNet { domid, devid } => {
+            agent.detach(domid, DeviceKind::Net, devid, false)?
+        }
+        Request::Rename { domid, name } => agent.rename(domid, &name)?,
+        Request::Guests => return Ok(Reply::Guests(agent.guests())),
+        Request::Restart { uuid, domid, why } => {
+            let (restarted, cost) =
+                measured(|| agent.restart(Uuid::from_bytes(uuid.0), domid, &why));
+            if let Some(domid) = restarted? {
+                return Ok(Reply::Created { domid, cost });
+            }
+        }
+        Request::GiveUp { uuid, domid, why } => {
+            let uuid = Uuid::from_bytes(uuid.0);
+            let guest = agent
+                .by_uuid(uuid)
+                .ok_or_else(|| AgentError::NoGuest(uuid.to_string()))?;
+            if lock(&guest).record.domid == domid {
+                tracing::warn!(%uuid, why, "given up");
+                agent.give_up(&guest)?;
+            }
+        }
+        Request::Protect {
+            uuid,
+            protection,
+            watching,
+        } => {
+            agent.protect(Uuid::from_bytes(uuid.0), protection, watching.as_ref())?;
+        }
+        Request::ReplaceDrivers { domid } => {
+            let count = agent.replace_drivers(domid)?;
+            return Ok(Reply::Status(format!("{{\"replaced\": {count}}}")));
+        }
+        Request::Status => return Ok(Reply::Status(status(shared))),
+        Request::Subscribe => {}
+    }
+    Ok(Reply::Done)
+}
+
+fn create(shared: &Shared, create: &Create) -> Result<Reply, AgentError> {
+    let config = json("configuration", &create.config)?;
+    let options = CreateOptions {
+        paused: create.paused,
+        unmanaged: create.unmanaged,
+    };
+    let (domid, cost) = measured(|| shared.agent.create(config, options));
+    Ok(Reply::Created {
+        domid: domid?,
+        cost,
+    })
+}
+
+/// Runs an operation and says what it cost. The counters are the whole process's: exact when nothing else happens.
+fn measured<T>(work: impl FnOnce() -> T) -> (T, Cost) {
+    let before = (
+        xen_host::xen::Xen::hypercalls(),
+        xen_host::xenstore::round_trips(),
+        Instant::now(),
+    );
+    let value = work();
+    let cost = Cost {
+        hypercalls: xen_host::xen::Xen::hypercalls() - before.0,
+        store_round_trips: xen_host::xenstore::round_trips() - before.1,
+        micros: u64::try_from(before.2.elapsed().as_micros()).unwrap_or(u64::MAX),
+    };
+    (value, cost)
+}
+
+fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, AgentError> {
+    serde_json::from_str(text)
+        .map_err(|error| AgentError::Invalid(format!("{what} from the client: {error}")))
+}
+
+fn status(shared: &Shared) -> String {
+    let guests = shared.agent.guests();
+    serde_json::json!({
+        "release": env!("CARGO_PKG_VERSION"),
+        "xen": shared.xen,
+        "guests": guests.len(),
+        "hypercalls": xen_host::xen::Xen::hypercalls(),
+        "store_round_trips": xen_host::xenstore::round_trips(),
+    })
+    .to_string()
+}

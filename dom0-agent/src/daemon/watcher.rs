@@ -1,0 +1,203 @@
+//! Tasks that wait for something to happen and wake the agent.
+
+use super::Shared;
+use crate::agent::drivers::DriverNews;
+use crate::agent::guest::SharedGuest;
+use crate::agent::{News, handle};
+use crate::layout::paths;
+use parapet_wire::agent::Event;
+use parapet_wire::heartbeat as beat;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use xen_abi::ids::DomId;
+use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
+use xen_host::xenstore::watch::Watch;
+
+/// First pause before a driver that could not be replaced is tried again; doubles up to [`RETRY_MOST`].
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause between tries.
+const RETRY_MOST: Duration = Duration::from_secs(10);
+/// Tries to replace a driver.
+const RETRIES: u32 = 30;
+/// Shortest time between two heartbeats of one guest that are passed on.
+const HEARTBEAT_GRAIN: Duration = Duration::from_millis(100);
+
+/// Deals with news from the agent and the drivers.
+pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>) {
+    while let Some(item) = news.recv().await {
+        match item {
+            News::Started { uuid, domid } => {
+                tokio::spawn(watch_guest(shared.clone(), uuid, domid));
+            }
+            News::Driver(DriverNews::Died { uuid, pid }) => {
+                tokio::spawn(replace(shared.clone(), uuid, pid));
+            }
+            News::Driver(DriverNews::Fault { uuid, fault }) => {
+                let Some(guest) = shared.agent.by_uuid(uuid) else {
+                    continue;
+                };
+                let agent = std::sync::Arc::clone(&shared.agent);
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = agent.device_fault(&guest, &fault) {
+                        tracing::error!(%error, "device fault");
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
+    let mut pause = RETRY_FIRST;
+    for _ in 0..RETRIES {
+        let Some(guest) = shared.agent.by_uuid(uuid) else {
+            return;
+        };
+        let agent = std::sync::Arc::clone(&shared.agent);
+        let result = tokio::task::spawn_blocking(move || agent.driver_died(&guest, pid)).await;
+        match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!(%uuid, %error, "driver not replaced; trying again"),
+            Err(error) => tracing::error!(%uuid, %error, "driver not replaced; trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MOST);
+    }
+    tracing::error!(%uuid, "driver given up; `parapet upgrade-drivers` tries again");
+}
+
+/// Reaps at every `@releaseDomain`, and when a waiting decision is due.
+pub async fn releases(shared: Shared) {
+    let agent = std::sync::Arc::clone(&shared.agent);
+    let watch =
+        tokio::task::spawn_blocking(move || agent.seams().store.watch("@releaseDomain")).await;
+    let watch = match watch {
+        Ok(Ok(watch)) => watch,
+        other => {
+            tracing::error!(?other, "cannot watch for dying domains");
+            return;
+        }
+    };
+    let mut due: Option<Instant> = None;
+    loop {
+        let wake = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            path = watch.next() => if path.is_none() { return },
+            () = wake => {}
+        }
+        let agent = std::sync::Arc::clone(&shared.agent);
+        due = match tokio::task::spawn_blocking(move || agent.reap()).await {
+            Ok(Ok(due)) => due,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot look at domains");
+                Some(Instant::now() + RETRY_MOST)
+            }
+            Err(error) => {
+                tracing::error!(%error, "reaper failed");
+                Some(Instant::now() + RETRY_MOST)
+            }
+        };
+    }
+}
+
+/// Watches one guest's nodes until its domain is another one or gone.
+async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
+    let root = paths::domain(domid);
+    let agent = std::sync::Arc::clone(&shared.agent);
+    let device = format!("{root}/device");
+    let heartbeat = format!("{root}/{}", beat::NODE);
+    let backends: Vec<String> = [
+        crate::layout::device::DISK_BACKEND,
+        crate::layout::device::NET_BACKEND,
+    ]
+    .map(|kind| paths::backends(kind, domid))
+    .into();
+    let registered = tokio::task::spawn_blocking(move || {
+        let store = &agent.seams().store;
+        let mut nodes = vec![store.watch(&device)?];
+        for path in &backends {
+            nodes.push(store.watch(path)?);
+        }
+        Ok::<_, xen_host::xenstore::error::StoreError>((nodes, store.watch(&heartbeat)?))
+    })
+    .await;
+    let (nodes, beats) = match registered {
+        Ok(Ok(watches)) => watches,
+        other => {
+            tracing::error!(%domid, ?other, "cannot watch a guest");
+            return;
+        }
+    };
+    let mut last_beat = Instant::now();
+    loop {
+        let beat = tokio::select! {
+            more = any(&nodes) => if more { false } else { return },
+            path = beats.next() => if path.is_some() { true } else { return },
+        };
+        let Some(guest) = shared.agent.by_uuid(uuid) else {
+            return;
+        };
+        if !still(&guest, domid) {
+            return;
+        }
+        if beat {
+            if last_beat.elapsed() >= HEARTBEAT_GRAIN {
+                last_beat = Instant::now();
+                report_heartbeat(&shared, uuid, domid).await;
+            }
+            continue;
+        }
+        let agent = std::sync::Arc::clone(&shared.agent);
+        let settled = tokio::task::spawn_blocking(move || agent.settle(&guest)).await;
+        if !matches!(settled, Ok(Ok(()))) {
+            tracing::error!(%domid, ?settled, "devices not settled");
+        }
+    }
+}
+
+/// Waits for any of the watches; false when one ended.
+async fn any(watches: &[Watch]) -> bool {
+    let waiting = watches.iter().map(|watch| Box::pin(watch.next()));
+    let (path, _, _) = futures_util::future::select_all(waiting).await;
+    for watch in watches {
+        while watch.try_next().is_some() {}
+    }
+    path.is_some()
+}
+
+/// A busy guest is not waited for: it is there.
+fn still(guest: &SharedGuest, domid: DomId) -> bool {
+    guest
+        .try_lock()
+        .map_or(true, |guest| guest.record.domid == Some(domid))
+}
+
+async fn report_heartbeat(shared: &Shared, uuid: Uuid, domid: DomId) {
+    let agent = std::sync::Arc::clone(&shared.agent);
+    let path = format!("{}/{}", paths::domain(domid), beat::NODE);
+    let value = tokio::task::spawn_blocking(move || {
+        agent.seams().store.one(TxId::NONE, StoreOp::Read(path))
+    })
+    .await;
+    let Ok(Ok(StoreReply::Value(value))) = value else {
+        return;
+    };
+    match beat::parse(&value) {
+        Some(beat::Beat::Counter(counter)) => drop(shared.events.send(Event::Heartbeat {
+            uuid: handle(uuid),
+            counter,
+        })),
+        Some(beat::Beat::Stopped) => drop(
+            shared
+                .events
+                .send(Event::HeartbeatStopped { uuid: handle(uuid) }),
+        ),
+        None => {}
+    }
+}
