@@ -9,6 +9,9 @@
 //!
 //! After an error, reading goes on behind the next newline, so that several errors can be told at once; an error
 //! inside a list goes on at the next line that starts with a key, so that the rest of the list is not told as well.
+//!
+//! Messages are libxlu's, with three corrections: an unexpected end of line is told with the line it ends (stock says
+//! one less), a single wrong character at the very end is told (stock overlooks it), and the column stands behind.
 
 use super::diag::{Pos, Report};
 use super::lex::{LexError, Lexer, Token, TokenKind};

@@ -1,0 +1,560 @@
+//! Whole configurations: what they mean, what is said about them, and with which exit code they are refused.
+
+use std::collections::BTreeSet;
+
+use dom0_agent::config::cpu::{CpuSet, TscMode};
+use dom0_agent::config::cpulist::HostCpus;
+use dom0_agent::config::diag::{ConfigError, Severity};
+use dom0_agent::config::domain::{CarriedValue, DomainConfig, DomainKind};
+use dom0_agent::config::events::ShutdownAction;
+use dom0_agent::config::interpret::{Ambient, Loaded, load};
+use dom0_agent::config::keys::{KEYS, Shape};
+use dom0_agent::config::protect::{Probe, ProtectClass};
+use dom0_agent::config::read_source;
+use dom0_agent::config::xlconf::XlConf;
+use dom0_agent::format::json;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+const FRESH: Uuid = Uuid::from_u128(0x1234);
+
+fn ambient() -> Ambient {
+    let mut ambient = Ambient::new("x.cfg", FRESH, 4);
+    let node = |range: std::ops::Range<u32>| CpuSet(range.collect());
+    ambient.host = HostCpus {
+        count: 4,
+        nodes: vec![node(0..2), node(2..4)],
+    };
+    ambient
+}
+
+fn try_load(text: &str) -> Result<Loaded, ConfigError> {
+    load(text.as_bytes(), &[], &ambient())
+}
+
+/// A PV guest with a kernel and some more lines.
+fn loaded(more: &str) -> Loaded {
+    let text = format!("name='g'\nkernel='/k'\n{more}");
+    try_load(&text).unwrap_or_else(|e| panic!("{more:?}: {e}"))
+}
+
+fn config(more: &str) -> DomainConfig {
+    loaded(more).config
+}
+
+fn said(more: &str) -> String {
+    loaded(more).report.printed()
+}
+
+#[test]
+fn a_name_and_a_kernel_are_enough() {
+    let config = config("");
+    assert_eq!(
+        (config.name.as_str(), config.kind, config.uuid),
+        ("g", DomainKind::Pv, FRESH)
+    );
+    assert_eq!(
+        (config.memory.target_kib, config.memory.max_kib),
+        (32 * 1024, 32 * 1024)
+    );
+    assert_eq!((config.cpu.online, config.cpu.max), (1, 1));
+    assert_eq!(config.boot.kernel.as_deref(), Some("/k"));
+    assert_eq!(config.boot.cmdline, None);
+    assert_eq!(config.events.on_poweroff, ShutdownAction::Destroy);
+    assert_eq!(config.events.on_reboot, ShutdownAction::Restart);
+    assert_eq!(config.events.on_crash, ShutdownAction::Destroy);
+    assert_eq!(config.events.on_watchdog, ShutdownAction::Destroy);
+    assert_eq!(config.events.on_soft_reset, ShutdownAction::SoftReset);
+    assert!(config.disks.is_empty() && config.vifs.is_empty() && config.carried.is_empty());
+    assert_eq!(config.protect.class, ProtectClass::None);
+    assert_eq!(said(""), "");
+}
+
+#[test]
+fn the_kind_is_found_by_prefix() {
+    let cases = [
+        ("type='pv'", DomainKind::Pv),
+        ("type='p'", DomainKind::Pv),
+        ("type='pvh'", DomainKind::Pvh),
+        ("type='h'", DomainKind::Hvm),
+        ("type='hvm'", DomainKind::Hvm),
+        ("type=''", DomainKind::Hvm),
+        ("builder='hvm'", DomainKind::Hvm),
+        ("builder='generic'", DomainKind::Pv),
+        ("builder='h'\ntype='hvm'", DomainKind::Hvm),
+    ];
+    for (text, want) in cases {
+        assert_eq!(config(text).kind, want, "{text}");
+    }
+}
+
+#[test]
+fn memory_and_cpus_have_their_defaults_from_each_other() {
+    let sizes = |text| {
+        let config = config(text);
+        (
+            config.memory.target_kib >> 10,
+            config.memory.max_kib >> 10,
+            config.cpu.online,
+            config.cpu.max,
+        )
+    };
+    assert_eq!(
+        sizes("memory=128\nmaxmem=256\nvcpus=2\nmaxvcpus=4"),
+        (128, 256, 2, 4)
+    );
+    assert_eq!(sizes("memory='128'\nvcpus='2'"), (128, 128, 2, 2));
+    assert_eq!(sizes("maxmem=0x40\nmaxvcpus=010"), (64, 64, 1, 8));
+}
+
+#[test]
+fn affinities_are_for_all_or_for_each() {
+    let set = |cpus: &[u32]| CpuSet(cpus.iter().copied().collect::<BTreeSet<u32>>());
+    let all = config("vcpus=2\ncpus='0-1,^0'").cpu;
+    assert_eq!(all.hard_affinity, [set(&[1]), set(&[1])]);
+    assert_eq!(all.numa_placement, None);
+    let each = config("vcpus=2\ncpus=['0', 'node:1', '3']\ncpus_soft='node:0'").cpu;
+    assert_eq!(each.hard_affinity, [set(&[0]), set(&[2, 3])]);
+    assert_eq!(each.soft_affinity, [set(&[0, 1]), set(&[0, 1])]);
+    assert_eq!(each.numa_placement, Some(false));
+    assert_eq!(config("vcpus=2\ncpus=['0']").cpu.hard_affinity, [set(&[0])]);
+}
+
+#[test]
+fn the_command_line_is_joined_or_taken_whole() {
+    let line = |text| config(text).boot.cmdline;
+    assert_eq!(
+        line("root='/dev/xvda'\nextra='ro quiet'").as_deref(),
+        Some("root=/dev/xvda ro quiet")
+    );
+    assert_eq!(line("root='/dev/xvda'").as_deref(), Some("root=/dev/xvda"));
+    assert_eq!(line("extra='ro'").as_deref(), Some("ro"));
+    assert_eq!(line("cmdline='a'\nroot='/dev/xvda'").as_deref(), Some("a"));
+    assert_eq!(
+        said("cmdline='a'\nextra='x'"),
+        "Warning: ignoring root= and extra= in favour of cmdline=\n"
+    );
+}
+
+#[test]
+fn firmware_names_a_kernel() {
+    let config = try_load("name='g'\ntype='pvh'\nfirmware='pvgrub64'")
+        .unwrap()
+        .config;
+    assert_eq!(
+        config.boot.kernel.as_deref(),
+        Some("/usr/lib/xen-4.20/boot/pvgrub64.bin")
+    );
+}
+
+#[test]
+fn modes_of_the_time_stamp_counter_have_names_and_old_numbers() {
+    assert_eq!(config("tsc_mode='Native'").cpu.tsc_mode, TscMode::Native);
+    assert_eq!(config("tsc_mode=1").cpu.tsc_mode, TscMode::AlwaysEmulate);
+    assert!(said("tsc_mode=1").contains("e.g. tsc_mode=\"always_emulate\""));
+}
+
+#[test]
+fn protection_is_read() {
+    let protect = config(
+        "protect='failover'\nprotect_heartbeat_timeout=5\nprotect_x=['a']\n\
+         protect_probe=['tcp:10.0.0.1:80', 'ping:web']",
+    )
+    .protect;
+    assert_eq!(protect.class, ProtectClass::Failover);
+    assert_eq!(
+        protect.settings["heartbeat_timeout"],
+        CarriedValue::Atom("5".into())
+    );
+    assert_eq!(
+        protect.settings["x"],
+        CarriedValue::List(vec![CarriedValue::Atom("a".into())])
+    );
+    assert_eq!(protect.settings.len(), 2);
+    assert_eq!(
+        protect.probes,
+        [
+            Probe::Tcp {
+                host: "10.0.0.1".into(),
+                port: 80
+            },
+            Probe::Ping { host: "web".into() },
+        ]
+    );
+    let one = config("protect_probe='http://web/'").protect;
+    assert_eq!(
+        one.probes,
+        [Probe::Http {
+            url: "http://web/".into()
+        }]
+    );
+}
+
+/// A configuration and the last line of what is said when it is refused, with the exit code.
+const REFUSALS: &[(&str, &str, u8)] = &[
+    ("", "Domain name must be specified.", 1),
+    ("name=''\nkernel='k'", "Domain name must be specified.", 1),
+    (
+        "name=['x']\nkernel='k'",
+        "Domain name must be specified.",
+        1,
+    ),
+    ("name='g'", "Neither kernel nor bootloader specified", 1),
+    ("type='x'", "Invalid domain type x.", 1),
+    ("builder='linux'", "Invalid domain type linux.", 1),
+    (
+        "type='pv'\nbuilder='hvm'",
+        "Contradicting \"builder\" and \"type\" options specified.",
+        1,
+    ),
+    ("name='g'\nuuid='x'", "Failed to parse UUID: x", 1),
+    (
+        "name='g'\nuuid='11111111222233334444555555555555'",
+        "Failed to parse UUID: 11111111222233334444555555555555",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nfirmware='pvgrub64'",
+        "ERROR: both kernel and firmware specified",
+        1,
+    ),
+    (
+        "name='g'\nfirmware='uefi'",
+        "ERROR: only pvgrub{32|64} supported as firmware options",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nvcpus=4\nmaxvcpus=2",
+        "xl: maxvcpus < vcpus",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nvcpus=0",
+        "xl: vcpus=0 is not between 1 and 8192",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nmemory='-1'",
+        "xl: memory=-1 is not between 1 and 67108864 MiB",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nmemory=64\nmaxmem=32",
+        "xl: maxmem=32 is less than memory=64 (both in MiB)",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\ncpu_weight=65536",
+        "xl: cpu_weight=65536 is not between 0 and 65535",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\ncpus='x'",
+        "Invalid pcpu range: x.",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\ncpus='^0'",
+        "vcpu hard affinity map is empty",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\non_crash='explode'",
+        "Unknown on_crash action \"explode\" specified",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\non_reboot='soft_reset'",
+        "Unknown on_reboot action \"soft_reset\" specified",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\ntsc_mode='x'",
+        "ERROR: invalid value \"x\" for \"tsc_mode\"",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\ntsc_mode=7",
+        "ERROR: invalid value 7 for \"tsc_mode\"",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\ntimer_mode=1",
+        "ERROR: \"timer_mode\" option is not supported for PV guests.",
+        3,
+    ),
+    (
+        "name='g'\nkernel='k'\npassthrough='x'",
+        "ERROR: unknown passthrough option 'x'",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\npci=['x']",
+        "unable to parse PCI_SPEC_STRING `x' for passthrough",
+        6,
+    ),
+    (
+        "name='g'\ntype='hvm'\nvga='x'",
+        "Unknown vga \"x\" specified",
+        1,
+    ),
+    (
+        "name='g'\ntype='hvm'\nvendor_device='x'",
+        "xl: unknown vendor_device 'x'",
+        3,
+    ),
+    (
+        "name='g'\nkernel='k'\ndisk=['/d,,xvda', 'foo']",
+        "x.cfg: config parsing error in disk specification: no vdev specified in `foo'",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nvif=['rate=foo']",
+        "x.cfg: config parsing error in vif: invalid rate in `foo'",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nvif=['devid=x']",
+        "xl: failed to convert \"x\" to number",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nprotect='most'",
+        "Unknown protect class \"most\" specified; it is one of none, restart, failover, continuous",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nprotect_probe=['udp:x']",
+        "protect_probe: \"udp:x\" is none of tcp:ADDR:PORT, http://..., ping:ADDR",
+        1,
+    ),
+    ("name=foo\n", "Failed to parse config: Invalid argument", 1),
+];
+
+#[test]
+fn what_cannot_be_used_is_refused_in_stock_wording() {
+    for (text, want, code) in REFUSALS {
+        let error = try_load(text).map(|l| l.config).unwrap_err();
+        assert_eq!(error.to_string().lines().last(), Some(*want), "{text:?}");
+        assert_eq!(error.exit_code, *code, "{text:?}");
+        assert!(error.report.has_errors());
+    }
+}
+
+#[test]
+fn a_refusal_keeps_what_was_said_before_it() {
+    let error = try_load("name='g'\nmemory=['x']\n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "x.cfg:2: warning: parameter `memory' is a list but should be a single value\n\
+         Neither kernel nor bootloader specified"
+    );
+}
+
+#[test]
+fn values_of_the_wrong_shape_are_told_and_absent() {
+    let cases = [
+        ("vcpus='x'", "parameter `vcpus' is not a valid number"),
+        (
+            "vcpus=12345678901234567890",
+            "parameter `vcpus' could not be parsed as a number: Numerical result out of range",
+        ),
+        (
+            "vcpus='1'\nvcpus+='2'",
+            "can't use += with numbers for parameter `vcpus'",
+        ),
+        (
+            "extra=['x']",
+            "parameter `extra' is a list but should be a single value",
+        ),
+        (
+            "vif='bridge=x'",
+            "parameter `vif' is a single value but should be a list",
+        ),
+        (
+            "localtime='True'",
+            "parameter `localtime' is not a valid number",
+        ),
+    ];
+    for (text, want) in cases {
+        let line = 2 + text.lines().count();
+        assert_eq!(
+            said(text),
+            format!("x.cfg:{line}: warning: {want}\n"),
+            "{text}"
+        );
+        let config = config(text);
+        assert_eq!(
+            (config.cpu.online, config.boot.cmdline, config.vifs.len()),
+            (1, None, 0)
+        );
+        assert!(config.carried.is_empty());
+    }
+}
+
+#[test]
+fn one_warning_names_all_that_is_kept_but_not_acted_on() {
+    let text =
+        "localtime=1\nacpi=1\nvnc=1\nboot='cd'\npool='x'\nnomigrate=1\nbootloader='pygrub'\n";
+    let said = said(text);
+    assert_eq!(
+        said,
+        "x.cfg: warning: kept but not acted on yet: pool, nomigrate, localtime, acpi, bootloader, vnc\n"
+    );
+    assert_eq!(
+        config(text).carried_text("boot"),
+        Some("cd"),
+        "kept although PV ignores it"
+    );
+}
+
+#[test]
+fn unknown_keys_are_accepted_in_silence() {
+    let loaded = loaded("dhcp=1\nspoof_xen=1\n");
+    assert_eq!(loaded.report.printed(), "");
+    let notes: Vec<&str> = loaded
+        .report
+        .items
+        .iter()
+        .map(|d| d.text.as_str())
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            "x.cfg:3: unknown key `dhcp' ignored",
+            "x.cfg:4: unknown key `spoof_xen' ignored"
+        ]
+    );
+    assert!(
+        loaded
+            .report
+            .items
+            .iter()
+            .all(|d| d.severity == Severity::Debug)
+    );
+}
+
+#[test]
+fn obsolete_keys_are_told() {
+    let said = said("vncviewer=1\nvif2=[]\ndevice_model='stubdom-dm'\n");
+    assert!(said.contains("ignoring \"vncviewer\" option"), "{said}");
+    assert!(said.contains("netchannel2"), "{said}");
+    assert!(said.contains("ignoring device_model directive"), "{said}");
+    assert!(!said.contains("not acted on"), "{said}");
+}
+
+#[test]
+fn a_wrong_interface_parameter_is_told_and_creation_goes_on() {
+    let loaded = loaded("vif=['wombat=1, bridge=br0', '']");
+    assert_eq!(
+        loaded.report.printed(),
+        "unrecognized argument `wombat=1'\n"
+    );
+    assert_eq!(loaded.config.vifs.len(), 2);
+    assert_eq!(loaded.config.vifs[0].bridge.as_deref(), Some("br0"));
+}
+
+#[test]
+fn defaults_of_the_host_are_used() {
+    let mut ambient = ambient();
+    let (conf, _) = XlConf::read("xl.conf", b"vif.default.bridge='br9'\nclaim_mode=0\n").unwrap();
+    ambient.conf = conf;
+    let text = b"name='g'\nkernel='k'\nvif=['','bridge=br1']\n";
+    let config = load(text, &[], &ambient).unwrap().config;
+    let bridges: Vec<_> = config.vifs.iter().map(|v| v.bridge.as_deref()).collect();
+    assert_eq!(bridges, [Some("br9"), Some("br1")]);
+    assert!(json::dry_run(&config, &ambient.conf).contains("\"claim_mode\": \"False\""));
+}
+
+#[test]
+fn overrides_of_the_command_line_win() {
+    let overrides = ["memory=\"64\"".to_owned(), "name=\"h\"".to_owned()];
+    let config = load(b"name='g'\nkernel='k'\nmemory=32", &overrides, &ambient())
+        .unwrap()
+        .config;
+    assert_eq!(
+        (config.name.as_str(), config.memory.target_kib),
+        ("h", 64 * 1024)
+    );
+    let shell_ate_the_quotes = ["name=h".to_owned()];
+    let error = load(b"kernel='k'", &shell_ate_the_quotes, &ambient()).unwrap_err();
+    assert!(
+        error.to_string().contains("text stands in quotes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_known_key_is_taken_in_its_shape() {
+    for key in KEYS
+        .iter()
+        .filter(|key| !["type", "builder", "name", "kernel"].contains(&key.name))
+    {
+        let value = match key.shape {
+            Shape::Number => "1",
+            Shape::Text | Shape::TextOrList => "''",
+            Shape::List => "[]",
+        };
+        // Keys with their own words or addresses refuse the empty text; that is tested elsewhere.
+        if let Ok(loaded) = try_load(&format!("name='g'\nkernel='k'\n{}={value}\n", key.name)) {
+            let said = loaded.report.printed();
+            assert!(!said.contains("should be"), "{}: {said}", key.name);
+        }
+    }
+}
+
+#[test]
+fn files_are_read_up_to_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.cfg");
+    std::fs::write(&path, "name='g'").unwrap();
+    assert_eq!(read_source(&path).unwrap(), b"name='g'");
+    std::fs::write(&path, vec![b'\n'; 1024 * 1024 + 1]).unwrap();
+    assert!(
+        read_source(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("limit")
+    );
+    assert!(read_source(&dir.path().join("none")).is_err());
+}
+
+/// A value of any shape, as text.
+fn any_value() -> impl Strategy<Value = String> {
+    let atom = prop_oneof![
+        "'[a-z0-9=:,./@^-]{0,20}'",
+        "[0-9]{1,20}",
+        "'-?[0-9]{1,20}'",
+        Just("'all'".to_owned()),
+        Just("'pvh'".to_owned()),
+        Just("'/d,,xvda'".to_owned()),
+    ];
+    let list = prop::collection::vec(atom.clone(), 0..4)
+        .prop_map(|items| format!("[{}]", items.join(",")));
+    prop_oneof![3 => atom, 1 => list, 1 => Just("[['a'],[]]".to_owned())]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_values_of_known_keys_are_answered(
+        settings in prop::collection::vec((prop::sample::select(KEYS), any_value()), 0..30),
+        kind in prop::sample::select(vec!["pv", "pvh", "hvm"]),
+    ) {
+        let lines: String = settings.iter().map(|(key, value)| format!("{}={value}\n", key.name)).collect();
+        let text = format!("{lines}name='g'\nkernel='k'\ntype='{kind}'\nbuilder=[]\nfirmware=[]\n");
+        if let Ok(loaded) = try_load(&text) {
+            let conf = XlConf::default();
+            let config = loaded.config;
+            let packed = serde_json::to_string(&config).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<DomainConfig>(&packed).unwrap(), &config);
+            let stored = json::parse_userdata(&json::userdata(&config, &conf)).unwrap();
+            let back = json::read(&stored).unwrap();
+            prop_assert_eq!(back.disks, config.disks);
+            prop_assert_eq!(back.events, config.events);
+            prop_assert_eq!(back.boot, config.boot);
+            prop_assert_eq!(back.memory.target_kib, config.memory.target_kib);
+        }
+    }
+}
