@@ -12,6 +12,7 @@ use super::port::{Conversation, Output};
 use super::qemu::Qemu;
 use super::qmp::Qmp;
 use super::shape::Shape;
+use super::snapshot::Snapshot;
 use super::{deadline, dirs, guest::Guest, lock, snapshot};
 
 /// Machines that may run at the same time for tests, one per core of the reference machine.
@@ -44,18 +45,30 @@ impl Host {
             .collect();
         let slots: Vec<&Path> = slots.iter().map(PathBuf::as_path).collect();
         let slot = lock::lock_any(&slots, "a machine to be free")?;
+        Self::fork_of(&snapshot, shape, Some(slot))
+    }
+
+    /// A second host in the place of the first, for tests that need two and must not wait for each other's.
+    ///
+    /// # Errors
+    /// As [`fork`](Self::fork).
+    pub fn fork_beside(&self, shape: &Shape) -> Result<Self> {
+        Self::fork_of(&snapshot::of(shape)?, shape, None)
+    }
+
+    fn fork_of(snapshot: &Snapshot, shape: &Shape, slot: Option<lock::Held>) -> Result<Self> {
         let name = format!(
             "test-{}-{}",
             std::process::id(),
             FORKS.fetch_add(1, Ordering::Relaxed)
         );
         let dir = new_run_dir(&name)?;
-        let (qemu, qmp) = snapshot::fork(shape, &snapshot, &dir, false)?;
+        let (qemu, qmp) = snapshot::fork(shape, snapshot, &dir, false)?;
         Ok(Self {
             dir,
             qmp: Mutex::new(qmp),
             qemu: Some(qemu),
-            _slot: Some(slot),
+            _slot: slot,
         })
     }
 

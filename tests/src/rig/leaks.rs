@@ -12,12 +12,9 @@ const LIST: &str = r#"
 xl list | tail -n +2 | while read -r name id rest; do [ "$id" = 0 ] || echo "domain $id $name"; done
 for d in /sys/class/net/*; do d=${d##*/}; case $d in lo|eth0|xenbr0|tunl0|sit0) ;; *) echo "link $d" ;; esac; done
 losetup -a | sed 's/^/loop /'
-xenstore-ls -f / 2>/dev/null | sed -n -E 's,^/(local/domain/([1-9][0-9]*)|vm/[^ /]+|libxl/([1-9][0-9]*)) = .*,store /\1,p'
+xenstore-ls -f / 2>/dev/null | sed -n -E 's,^/(local/domain/[1-9][0-9]*|vm/[^ /]+|libxl/[1-9][0-9]*) = .*,store \1,p'
 xenstore-ls -f /local/domain/0/backend 2>/dev/null | sed -n -E 's,^/local/domain/0/backend/([^/]+/[0-9]+/[0-9]+) = .*,backend \1,p'
-for p in /proc/[0-9]*; do
-  c=$(tr '\0' ' ' < $p/cmdline 2>/dev/null) || continue
-  case $c in *split-driver*|*qemu-system*|xl\ *|*/xl\ *) echo "process ${p##*/} $c" ;; esac
-done
+ls -l /proc/[0-9]*/exe 2>/dev/null | sed -n -E 's,.*/proc/([0-9]+)/exe -> (.*/(split-driver|qemu-system-[^/]*|xl))$,process \1 \2,p'
 true
 "#;
 
