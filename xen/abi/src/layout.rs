@@ -1,6 +1,6 @@
 //! How a structure of somebody else is declared here: once, with the proof beside it.
 //!
-//! [`layout!`] writes a `repr(C)` structure that can be copied from and to bytes, asserts its size and every offset at
+//! [`crate::layout!`] writes a `repr(C)` structure that can be copied from and to bytes, asserts its size and every offset at
 //! compile time, and remembers the name of the C structure and of its fields, so that the header check can ask a C
 //! compiler whether the numbers are true. It also holds [`UserPtr`] and the ioctl number rule. It never touches memory.
 

@@ -147,7 +147,7 @@ layout! {
 }
 
 layout! {
-    /// A buffer of [`E820Entry`].
+    /// A buffer of entries of [`E820_ENTRY_BYTES`].
     pub struct MemoryMap: "struct xen_memory_map", 16 {
         /// In: room; out: entries.
         pub nr_entries: u32 = 0 => "nr_entries",

@@ -106,7 +106,8 @@ pub fn set_handle(abi: Abi, domain: DomId, handle: Handle) -> Call {
     )
 }
 
-/// Fills a guest frame with hypercall stubs, for kernels that have a note asking for it.
+/// Fills a guest frame with hypercall stubs, for kernels that have a note asking for it. A PV guest's frames have no
+/// number of their own: for it, `frame` is the machine frame's.
 #[must_use]
 pub fn hypercall_init(abi: Abi, domain: DomId, frame: Gfn) -> Call {
     Call::with(
