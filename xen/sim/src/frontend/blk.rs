@@ -22,6 +22,7 @@ use xen_abi::io::blkif::{self, Protocol, Response};
 use xen_abi::io::xenbus::XenbusState;
 
 mod request;
+pub(crate) use request::direct;
 pub use request::{Answer, BlkRequest, RequestId};
 
 /// How the frontend was built and loaded.
@@ -113,6 +114,7 @@ pub struct BlkFront {
     disabled: Option<String>,
     spurious: u64,
     sent: u64,
+    overrides: Vec<(String, Option<String>)>,
 }
 
 impl World {
@@ -140,6 +142,7 @@ impl BlkFront {
             disabled: None,
             spurious: 0,
             sent: 0,
+            overrides: Vec::new(),
         }
     }
 
@@ -191,6 +194,12 @@ impl BlkFront {
         self.sent
     }
 
+    /// Publishes this value of a key in place of the right one, or leaves the key out.
+    pub fn override_key(&mut self, key: &str, value: Option<&str>) {
+        self.overrides
+            .push((key.to_owned(), value.map(str::to_owned)));
+    }
+
     /// Looks at the backend's state and does what Linux does. True when its own state changed.
     pub fn step(&mut self) -> bool {
         let changed = self.device.backend_changed();
@@ -232,7 +241,7 @@ impl BlkFront {
         self.queues = (0..queues)
             .map(|_| Queue::new(&domu, order, self.options))
             .collect();
-        let keys = self.keys(order);
+        let keys = super::xenbus::overridden(self.keys(order), &self.overrides);
         if self.device.publish(&keys).is_ok() {
             self.device.switch(XenbusState::Initialised);
             self.state = BlkState::Offered;
@@ -444,6 +453,21 @@ impl BlkFront {
             answers.len() >= count || self.disabled.is_some()
         });
         answers
+    }
+
+    /// Bytes the backend wrote into rings outside of its responses; there must be none.
+    #[must_use]
+    pub fn leaked_bytes(&self) -> usize {
+        let response = Response {
+            id: 0,
+            operation: 0,
+            status: 0,
+        };
+        let len = response.encode(self.options.protocol).len();
+        self.queues
+            .iter()
+            .map(|queue| queue.ring.foreign_bytes(len).len())
+            .sum()
     }
 
     /// The ring of a queue, for raw requests.

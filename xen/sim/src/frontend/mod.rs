@@ -12,5 +12,9 @@
 //! world, and what would make Linux disable the device makes it disabled here. Everything is driven by calls; no thread, no clock.
 
 pub mod blk;
+pub mod console;
+pub mod grub;
+pub mod hostile;
+pub mod net;
 pub mod ring;
 pub mod xenbus;

@@ -18,6 +18,8 @@ pub struct FrontRing {
     size: u32,
     index: FrontIndexes,
     pushed: u32,
+    /// What this end wrote into the entries, to find what the other end wrote.
+    written: Vec<u8>,
 }
 
 impl FrontRing {
@@ -34,6 +36,7 @@ impl FrontRing {
         };
         let pages: Vec<GuestPage> = (0..1u32 << order).map(|_| domu.page()).collect();
         let grefs = pages.iter().map(|page| domu.grant(page, false)).collect();
+        let bytes = pages.len() * PAGE_SIZE;
         let ring = Self {
             domu: domu.clone(),
             pages,
@@ -42,6 +45,7 @@ impl FrontRing {
             size,
             index,
             pushed: 0,
+            written: vec![0; bytes],
         };
         ring.pages[0].store_u32(REQ_EVENT, 1);
         ring.pages[0].store_u32(RSP_EVENT, 1);
@@ -79,7 +83,8 @@ impl FrontRing {
     }
 
     /// Writes bytes of the ring, over page borders.
-    pub fn write_at(&self, offset: usize, bytes: &[u8]) {
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        self.written[offset..offset + bytes.len()].copy_from_slice(bytes);
         let mut done = 0;
         while done < bytes.len() {
             let at = offset + done;
@@ -99,6 +104,26 @@ impl FrontRing {
     #[must_use]
     pub fn entry(&self, index: u32) -> Vec<u8> {
         self.read_at(self.offset_of(index), self.entry_bytes)
+    }
+
+    /// A byte of an entry as page and offset, for whoever wants to change it behind everybody's back.
+    #[must_use]
+    pub fn cell(&self, index: u32, byte: usize) -> (GuestPage, usize) {
+        let at = self.offset_of(index) + byte;
+        (self.pages[at / PAGE_SIZE].clone(), at % PAGE_SIZE)
+    }
+
+    /// Offsets in the ring where the backend wrote outside of its responses, which are `response_bytes` long: memory of its own that it
+    /// leaks (XSA-216).
+    #[must_use]
+    pub fn foreign_bytes(&self, response_bytes: usize) -> Vec<usize> {
+        let now = self.read_at(0, self.written.len());
+        let first = self.offset_of(0);
+        let end = first + self.size as usize * self.entry_bytes;
+        (first..now.len())
+            .filter(|at| *at >= end || (at - first) % self.entry_bytes >= response_bytes)
+            .filter(|at| now[*at] != self.written[*at])
+            .collect()
     }
 
     /// Puts one request; `None` when the ring is full. Not visible before [`FrontRing::push`].

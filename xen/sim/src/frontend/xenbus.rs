@@ -120,6 +120,18 @@ impl World {
     }
 }
 
+/// Keys with some replaced (or left out, or added) by a frontend that wants to be wrong.
+pub(crate) fn overridden(
+    mut keys: Vec<(String, String)>,
+    overrides: &[(String, Option<String>)],
+) -> Vec<(String, String)> {
+    for (key, value) in overrides {
+        keys.retain(|(known, _)| known != key);
+        keys.extend(value.clone().map(|value| (key.clone(), value)));
+    }
+    keys
+}
+
 /// A device as its driver in the guest sees it.
 #[derive(Debug)]
 pub struct FrontDevice {

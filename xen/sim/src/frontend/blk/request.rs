@@ -252,6 +252,48 @@ impl BlkFront {
         self.submit_on(0, request)
     }
 
+    /// Puts and pushes a request of any form. `make` gets the id to use and these pages' grants; the pages come back with the answer.
+    ///
+    /// # Panics
+    /// When the ring is full.
+    pub fn submit_raw(
+        &mut self,
+        queue: usize,
+        pages: usize,
+        make: impl FnOnce(u64, &[(GrantRef, GuestPage)]) -> Request,
+    ) -> RequestId {
+        let domu = self.device.domu().clone();
+        let Some(slot) = self.queues[queue].free.pop() else {
+            panic!("the ring is full")
+        };
+        let noise = domu.world().shared().lock().rng.next_u64();
+        let id = noise << 16 | u64::from(slot);
+        let granted: Vec<Granted> = (0..pages)
+            .map(|_| self.queues[queue].pool.get(&domu))
+            .collect();
+        let named: Vec<(GrantRef, GuestPage)> = granted
+            .iter()
+            .map(|granted| (granted.gref, granted.page.clone()))
+            .collect();
+        let request = make(id, &named);
+        let (_, operation) = request.identity();
+        let entry = request.encode(self.options.protocol);
+        let _ = self.queues[queue].ring.put(&entry);
+        let (data, indirect) = (Vec::new(), granted);
+        self.queues[queue].pending.insert(
+            id,
+            Pending {
+                slot,
+                operation,
+                id,
+                data,
+                indirect,
+            },
+        );
+        self.push(queue);
+        RequestId { queue, id }
+    }
+
     /// Gives a read or write its pages, and its form on the ring.
     fn carry(
         &mut self,

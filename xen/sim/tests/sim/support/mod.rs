@@ -1,6 +1,4 @@
 //! A small honest backend to test the frontends against, and the ways in which it can be made dishonest.
-#![allow(dead_code, reason = "each test binary uses a part")]
-
 pub mod blk;
 pub mod net;
 

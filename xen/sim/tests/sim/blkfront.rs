@@ -1,8 +1,6 @@
 //! The block frontend works with an honest backend, and finds out a dishonest one.
 
-mod support;
-
-use support::blk::{BlkBackend, Misdeed};
+use crate::support::blk::{BlkBackend, Misdeed};
 use xen_abi::io::blkif::{OP_READ, Protocol, RSP_ERROR, RSP_OKAY};
 use xen_abi::io::xenbus::XenbusState;
 use xen_sim::frontend::blk::{BlkFront, BlkOptions, BlkRequest, BlkState};
@@ -176,8 +174,8 @@ fn a_removed_disk_is_closed_and_one_that_grew_is_seen() {
     let world = World::seeded(11);
     let (mut front, mut back) = pair(&world, BlkOptions::default(), true);
     let host = world.host("agent");
-    support::write(&host, front.device().address(), "sectors", "8192");
-    support::write(&host, front.device().address(), "state", "4");
+    crate::support::write(&host, front.device().address(), "sectors", "8192");
+    crate::support::write(&host, front.device().address(), "state", "4");
     assert!(!front.step());
     assert_eq!(front.info().sectors, 8192);
     let at = front.device().address().clone();

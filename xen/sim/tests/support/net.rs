@@ -1,1 +1,0 @@
-//! The network half of the test backend.
