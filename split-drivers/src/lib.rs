@@ -16,6 +16,7 @@
 
 pub mod blk;
 pub mod console;
+pub mod control;
 pub mod disk;
 mod fuse;
 pub mod limits;

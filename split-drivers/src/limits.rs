@@ -13,6 +13,13 @@ pub const MAX_NETS: usize = 16;
 /// Consoles of one guest.
 pub const MAX_CONSOLES: usize = 16;
 
+/// A guest's driver runs as this user plus the guest's domain id, unless the agent says otherwise.
+pub const UID_BASE: u32 = 0x5000_0000;
+/// Descriptors of one driver: two per ring, the devices' own, and room for an order's.
+pub const MAX_DESCRIPTORS_OPEN: u64 = 1024;
+/// Locked memory of one driver, in bytes: the registered buffers of all block rings.
+pub const MAX_LOCKED_BYTES: u64 = (MAX_RINGS * (BLK_BUFFER_PAGES + 64) * PAGE_SIZE) as u64;
+
 /// Block requests taken from one ring in one pass.
 pub const BLK_REQUESTS_PER_PASS: u32 = 64;
 /// Segments of an indirect request, as offered.
@@ -49,6 +56,8 @@ pub const CONSOLE_LOG_BYTES: u64 = 1 << 20;
 /// How long to leave a terminal alone that nobody has open.
 pub const CONSOLE_HANGUP_RETRY: Duration = Duration::from_millis(200);
 
+/// How long the agent may take over a message that it has begun.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of a ring thread that nothing wakes: a safety net, never needed for progress.
 pub const THREAD_WAIT: Duration = Duration::from_secs(10);
 /// How long draining a device may take before it is given up (a medium that never answers).

@@ -89,6 +89,25 @@ pub struct Setup<D> {
     pub counters: Arc<Counters>,
 }
 
+impl Setup<()> {
+    /// The same with a medium, once the ring's thread has opened it.
+    #[must_use]
+    pub fn with_disk<D>(self, disk: D) -> Setup<D> {
+        Setup {
+            domid: self.domid,
+            protocol: self.protocol,
+            persistent: self.persistent,
+            geometry: self.geometry,
+            ring: self.ring,
+            journal: self.journal,
+            recovered: self.recovered,
+            grants: self.grants,
+            disk,
+            counters: self.counters,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Stage {
     Free,
@@ -370,7 +389,9 @@ impl<D: Disk> BlkQueue<D> {
             place * BLK_INDIRECT_PAGES * PAGE_SIZE,
             segments * Segment::BYTES,
         );
-        let segments = (0..segments).map_while(|i| Segment::in_page(&bytes, i)).collect();
+        let segments = (0..segments)
+            .map_while(|i| Segment::in_page(&bytes, i))
+            .collect();
         let transfer = Transfer::indirect(sector, segments, &self.geometry)
             .map_err(|refusal| refusal.to_string())?;
         Ok(Plan::transfer(way, &transfer))
@@ -401,7 +422,8 @@ impl<D: Disk> BlkQueue<D> {
                 operation: entry.operation,
                 status: status as i16,
             };
-            self.ring.respond(&response.encode(wire::layout(self.protocol)));
+            self.ring
+                .respond(&response.encode(wire::layout(self.protocol)));
         }
         self.journal.intend(self.ring.next_response());
         let notify = self.ring.publish();

@@ -136,7 +136,11 @@ fn one_bad_reference_fails_one_request() {
         front.memory.write(good, 0, &[1; 4096]);
         let mut queue = front.backend(disk(&medium, 3), DISK, false);
         let one = front.direct(blkif::OP_WRITE, 0, &[segment(good, 0, 7)]);
-        let two = front.direct(blkif::OP_WRITE, 8, &[segment(good, 0, 7), segment(bad, 0, 7)]);
+        let two = front.direct(
+            blkif::OP_WRITE,
+            8,
+            &[segment(good, 0, 7), segment(bad, 0, 7)],
+        );
         let three = front.direct(blkif::OP_READ, 0, &[segment(bad, 0, 7)]);
         let four = front.indirect(blkif::OP_READ, 0, &[], &[good]);
         let mut expected = vec![(one, 0), (two, -1), (three, -1), (four, -1)];

@@ -220,11 +220,7 @@ impl Transfer {
     ///
     /// # Errors
     /// The refusal that the guest is to get.
-    pub fn indirect(
-        sector: u64,
-        segments: Vec<Segment>,
-        disk: &Geometry,
-    ) -> Result<Self, Refusal> {
+    pub fn indirect(sector: u64, segments: Vec<Segment>, disk: &Geometry) -> Result<Self, Refusal> {
         Self::check(sector, segments, disk)
     }
 

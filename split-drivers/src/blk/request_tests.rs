@@ -24,15 +24,35 @@ fn direct(operation: u8, sector: u64, segments: &[Segment]) -> blkif::Request {
     let mut all = [segment(0, 0); blkif::MAX_SEGMENTS];
     all[..segments.len()].copy_from_slice(segments);
     let nr_segments = u8::try_from(segments.len()).unwrap();
-    blkif::Request::Direct { operation, nr_segments, handle: 0, id: 1, sector, segments: all }
+    blkif::Request::Direct {
+        operation,
+        nr_segments,
+        handle: 0,
+        id: 1,
+        sector,
+        segments: all,
+    }
 }
 
 fn indirect(operation: u8, nr_segments: u16) -> blkif::Request {
-    blkif::Request::Indirect { operation, nr_segments, handle: 0, id: 1, sector: 0, pages: [GrantRef(1); 8] }
+    blkif::Request::Indirect {
+        operation,
+        nr_segments,
+        handle: 0,
+        id: 1,
+        sector: 0,
+        pages: [GrantRef(1); 8],
+    }
 }
 
 fn discard(sector: u64, nr_sectors: u64) -> blkif::Request {
-    blkif::Request::Discard { flag: 0, handle: 0, id: 1, sector, nr_sectors }
+    blkif::Request::Discard {
+        flag: 0,
+        handle: 0,
+        id: 1,
+        sector,
+        nr_sectors,
+    }
 }
 
 fn refusal(raw: &blkif::Request, disk: Geometry) -> Refusal {
@@ -84,7 +104,14 @@ fn segments_stay_in_their_page_and_are_counted() {
         refusal(&direct(blkif::OP_READ, 0, &[]), DISK),
         Refusal::Segments(0)
     );
-    let raw = blkif::Request::Direct { operation: blkif::OP_READ, nr_segments: 12, handle: 0, id: 1, sector: 0, segments: [segment(0, 7); 11] };
+    let raw = blkif::Request::Direct {
+        operation: blkif::OP_READ,
+        nr_segments: 12,
+        handle: 0,
+        id: 1,
+        sector: 0,
+        segments: [segment(0, 7); 11],
+    };
     assert_eq!(refusal(&raw, DISK), Refusal::Segments(12));
     for segments in [0, 257, u16::MAX] {
         let raw = indirect(blkif::OP_READ, segments);
@@ -102,19 +129,17 @@ fn nothing_changes_a_read_only_disk() {
         ..DISK
     };
     let data = [segment(0, 7)];
-    for operation in [blkif::OP_WRITE, blkif::OP_FLUSH_DISKCACHE, blkif::OP_WRITE_BARRIER] {
+    for operation in [
+        blkif::OP_WRITE,
+        blkif::OP_FLUSH_DISKCACHE,
+        blkif::OP_WRITE_BARRIER,
+    ] {
         assert_eq!(
             refusal(&direct(operation, 0, &data), disk),
             Refusal::ReadOnly
         );
     }
-    assert_eq!(
-        refusal(
-            &discard(0, 8),
-            disk
-        ),
-        Refusal::ReadOnly
-    );
+    assert_eq!(refusal(&discard(0, 8), disk), Refusal::ReadOnly);
     let indirect = indirect(blkif::OP_WRITE, 1);
     assert_eq!(refusal(&indirect, disk), Refusal::ReadOnly);
     assert!(Request::check(&direct(blkif::OP_READ, 0, &data), &disk).is_ok());
@@ -136,15 +161,12 @@ fn what_is_not_offered_is_not_supported() {
         discard: false,
         ..DISK
     };
-    assert_eq!(
-        refusal(
-            &discard(0, 8),
-            disk
-        )
-        .status(),
-        Status::NotSupported
-    );
-    for operation in [blkif::OP_INDIRECT, blkif::OP_FLUSH_DISKCACHE, blkif::OP_DISCARD] {
+    assert_eq!(refusal(&discard(0, 8), disk).status(), Status::NotSupported);
+    for operation in [
+        blkif::OP_INDIRECT,
+        blkif::OP_FLUSH_DISKCACHE,
+        blkif::OP_DISCARD,
+    ] {
         let nested = indirect(operation, 1);
         assert_eq!(refusal(&nested, DISK), Refusal::Operation(operation));
     }
@@ -157,7 +179,13 @@ fn a_4k_disk_takes_whole_sectors_only() {
         ..DISK
     };
     assert!(Request::check(&direct(blkif::OP_READ, 8, &[segment(0, 7)]), &disk).is_ok());
-    assert!(Request::check(&direct(blkif::OP_READ, 8, &[segment(4, 7), segment(0, 3)]), &disk).is_ok());
+    assert!(
+        Request::check(
+            &direct(blkif::OP_READ, 8, &[segment(4, 7), segment(0, 3)]),
+            &disk
+        )
+        .is_ok()
+    );
     assert!(matches!(
         refusal(&direct(blkif::OP_READ, 4, &[segment(0, 7)]), disk),
         Refusal::Alignment { .. }

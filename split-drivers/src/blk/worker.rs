@@ -12,6 +12,7 @@
 //! Everything of a ring is made, used and dropped by its own thread: io_uring demands it, and nothing needs a lock.
 
 use super::queue::{BlkQueue, Progress, QueueFault, Setup};
+use crate::control::pool::Handles;
 use crate::disk::file::{FileDisk, Image};
 use crate::limits::{BLK_BUFFER_PAGES, BLK_POLL, DRAIN_TIMEOUT, THREAD_WAIT};
 use crate::stats::{Counters, add};
@@ -21,7 +22,7 @@ use std::time::Instant;
 use xen_abi::ids::Port;
 use xen_host::error::Error;
 use xen_host::eventfd::EventFd;
-use xen_host::seam::{Events, Grants};
+use xen_host::seam::Events;
 
 /// How a ring's thread ended.
 #[derive(Debug, thiserror::Error)]
@@ -52,56 +53,63 @@ pub struct Tools {
     pub may_poll: bool,
 }
 
-/// Handles to be used again.
-#[derive(Debug)]
-pub struct Handles {
-    /// Grants, nothing mapped.
-    pub grants: Box<dyn Grants>,
-    /// Event channels, nothing bound.
-    pub events: Box<dyn Events>,
-}
-
-/// Makes the medium's opening for a ring, on the thread that will use it.
-///
-/// # Errors
-/// No memory, or io_uring is not to be had.
-pub fn open_disk(tools: &Tools, entries: u32) -> Result<FileDisk, Error> {
-    FileDisk::open(
-        &tools.image,
-        tools.events.fd(),
-        tools.stop.as_fd(),
-        BLK_BUFFER_PAGES,
-        entries,
-    )
-}
-
-/// Serves a ring until it is told to stop; everything taken is answered then.
-///
-/// # Errors
-/// The ring or the medium is unusable. Requests in flight stay in the journal.
-pub fn serve(tools: Tools, setup: Setup<FileDisk>) -> Result<Handles, WorkerError> {
+/// Serves a ring until it is told to stop; everything taken is answered then. `ready` hears once whether serving began. Answers the handles
+/// to be used again, with nothing mapped and nothing bound, and how it ended: after an error, requests in flight stay in the journal.
+pub fn serve(
+    tools: Tools,
+    setup: Setup<()>,
+    ready: impl FnOnce(Result<(), Error>),
+) -> (Option<Handles>, Result<(), WorkerError>) {
+    let Tools {
+        image,
+        events,
+        port,
+        stop,
+        may_poll,
+    } = tools;
     let counters = Arc::clone(&setup.counters);
     // A successor owes the guest one event: one may have been lost with the predecessor.
     let owed = setup.recovered.is_some();
-    let mut queue = BlkQueue::new(setup)?;
+    let slots = setup.ring.entries();
+    let made = FileDisk::open(&image, events.fd(), stop.as_fd(), BLK_BUFFER_PAGES, slots)
+        .and_then(|disk| BlkQueue::new(setup.with_disk(disk)));
+    let mut queue = match made {
+        Ok(queue) => queue,
+        Err(error) => {
+            ready(Err(error));
+            return (None, Ok(()));
+        }
+    };
+    ready(Ok(()));
     let mut thread = Loop {
-        tools,
+        events,
+        port,
+        stop,
+        may_poll,
         counters,
         masked: false,
         polling: false,
     };
-    thread.run(&mut queue, owed)?;
-    thread.drain(&mut queue)?;
+    let result = thread
+        .run(&mut queue, owed)
+        .and_then(|()| thread.drain(&mut queue));
     let grants = queue.into_grants();
-    thread.tools.events.unbind(thread.tools.port)?;
-    Ok(Handles {
-        grants,
-        events: thread.tools.events,
-    })
+    let events = thread.events;
+    let handles = match events.unbind(port) {
+        Ok(()) => Some(Handles { grants, events }),
+        Err(error) => {
+            tracing::warn!(%error, "event channel handle is not used again");
+            None
+        }
+    };
+    (handles, result)
 }
 
 struct Loop {
-    tools: Tools,
+    events: Box<dyn Events>,
+    port: Port,
+    stop: EventFd,
+    may_poll: bool,
     counters: Arc<Counters>,
     /// An event was taken and the port is masked.
     masked: bool,
@@ -115,14 +123,14 @@ impl Loop {
             let progress = queue.pass()?;
             self.tell(progress, &mut owed)?;
             if progress.moved() {
-                self.polling |= progress.taken > 0 && self.tools.may_poll;
+                self.polling |= progress.taken > 0 && self.may_poll;
                 continue;
             }
             if self.look(queue)? {
                 continue;
             }
             if self.masked {
-                self.tools.events.unmask(self.tools.port)?;
+                self.events.unmask(self.port)?;
                 self.masked = false;
             }
             if queue.arm()? > 0 {
@@ -137,7 +145,7 @@ impl Loop {
     fn tell(&self, progress: Progress, owed: &mut bool) -> Result<(), Error> {
         if progress.notify || std::mem::take(owed) {
             add(&self.counters.notifies, 1);
-            self.tools.events.notify(self.tools.port)?;
+            self.events.notify(self.port)?;
         }
         Ok(())
     }
@@ -166,10 +174,10 @@ impl Loop {
         let wake = queue.disk_mut().wait(THREAD_WAIT)?;
         if wake.event {
             add(&self.counters.wakeups, 1);
-            self.masked |= !self.tools.events.pending()?.is_empty();
+            self.masked |= !self.events.pending()?.is_empty();
         }
         if wake.stop {
-            self.tools.stop.take()?;
+            self.stop.take()?;
         }
         Ok(wake.stop)
     }

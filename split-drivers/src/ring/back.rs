@@ -78,6 +78,13 @@ pub fn entries_of(pages: usize, stride: usize) -> u32 {
     }
 }
 
+/// What the page of a ring says was answered: where a ring that was never served by us stands. The guest wrote it, so it is no more than a
+/// starting point; everything after it is bounded.
+#[must_use]
+pub fn published(page: &SharedRegion) -> u32 {
+    page.load_u32(RSP_PROD)
+}
+
 impl BackRing {
     /// Takes over a mapped ring whose larger entry (request or response) has `stride` bytes, standing at `at`.
     #[must_use]
@@ -119,12 +126,6 @@ impl BackRing {
     #[must_use]
     pub fn next_response(&self) -> u32 {
         self.written
-    }
-
-    /// What the page says was published. For take-over checks only.
-    #[must_use]
-    pub fn published_on_page(&self) -> u32 {
-        self.page.load_u32(RSP_PROD)
     }
 
     /// Requests that wait to be taken.
