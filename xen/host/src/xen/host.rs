@@ -59,6 +59,15 @@ impl Xen {
             .map(|(bytes, _)| xen_version::text(&bytes))
     }
 
+    /// The one fact that comes without a buffer; Xen refuses an address here.
+    fn page_size(&self) -> Result<u32> {
+        let arguments = [xen_version::PAGESIZE, 0, 0, 0, 0];
+        // SAFETY: the call carries no address.
+        let value = unsafe { self.privcmd.hypercall(hypercall::XEN_VERSION, arguments) }
+            .map_err(|errno| Error::refused("xen_version", errno))?;
+        Ok(u32::try_from(value).unwrap_or(0))
+    }
+
     /// A hypervisor built without one has no build id.
     fn build_id(&self) -> Result<String> {
         let len = xen_version::BUILD_ID_MAX_BYTES + size_of::<xen_version::VarBufHeader>();
@@ -88,7 +97,7 @@ impl HostControl for Xen {
         let [compiler, compile_by, compile_domain, compile_date] =
             xen_version::compile_info(&compile).unwrap_or_default();
         let (platform, _) = self.fact(xen_version::PLATFORM_PARAMETERS, 8)?;
-        let (_, page_size) = self.fact(xen_version::PAGESIZE, 0)?;
+        let page_size = self.page_size()?;
         Ok(XenStrings {
             major: self.version.major.into(),
             minor: self.version.minor.into(),
@@ -100,7 +109,7 @@ impl HostControl for Xen {
             command_line: self
                 .fact_text(xen_version::COMMANDLINE, xen_version::COMMANDLINE_BYTES)?,
             virt_start: copy_out(&platform).unwrap_or(0),
-            page_size: u32::try_from(page_size).unwrap_or(0),
+            page_size,
             compiler,
             compile_by,
             compile_domain,

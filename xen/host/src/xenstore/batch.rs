@@ -1,7 +1,10 @@
 //! The answers to one write, while they come in.
+//!
+//! Waiting is bounded by silence, not by size: as long as answers keep coming a large batch may take its time, and once xenstored has said nothing for
+//! the whole deadline the rest counts as missing.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xen_abi::xs_wire::Message;
 
 /// How one request of a batch ended.
@@ -27,6 +30,8 @@ pub(super) struct Batch {
 struct State {
     answers: Vec<Answer>,
     missing: usize,
+    /// When it was sent, or last answered.
+    moved: Instant,
 }
 
 impl Batch {
@@ -34,11 +39,13 @@ impl Batch {
         let answers = std::iter::repeat_with(|| Answer::Missing)
             .take(requests)
             .collect();
+        let state = State {
+            answers,
+            missing: requests,
+            moved: Instant::now(),
+        };
         Arc::new(Self {
-            state: Mutex::new(State {
-                answers,
-                missing: requests,
-            }),
+            state: Mutex::new(state),
             complete: Condvar::new(),
             notify: tokio::sync::Notify::new(),
         })
@@ -56,6 +63,7 @@ impl Batch {
         };
         *slot = answer;
         state.missing = state.missing.saturating_sub(1);
+        state.moved = Instant::now();
         if state.missing == 0 {
             drop(state);
             self.complete.notify_all();
@@ -63,28 +71,52 @@ impl Batch {
         }
     }
 
-    /// Waits until nothing is missing or `deadline` has come, then gives what there is.
-    pub fn wait_until(&self, deadline: Instant) -> Vec<Answer> {
+    /// Waits until nothing is missing or nothing has come for `silence`, then gives what there is.
+    pub fn wait(&self, silence: Duration) -> Vec<Answer> {
         let mut state = self.lock();
-        while state.missing > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
+        while let Some(left) = state.left(silence) {
             let waited = self.complete.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         std::mem::take(&mut state.answers)
     }
 
-    /// As [`Batch::wait_until`], inside of a tokio runtime.
-    pub async fn wait_until_async(&self, deadline: Instant) -> Vec<Answer> {
-        let complete = async {
-            while self.lock().missing > 0 {
-                self.notify.notified().await;
-            }
-        };
-        let _ = tokio::time::timeout_at(deadline.into(), complete).await;
+    /// As [`Batch::wait`], inside of a tokio runtime.
+    pub async fn wait_async(&self, silence: Duration) -> Vec<Answer> {
+        loop {
+            // A permit left by an answer that came between look and wait ends the wait at once.
+            let Some(left) = self.lock().left(silence) else {
+                break;
+            };
+            let _ = tokio::time::timeout(left, self.notify.notified()).await;
+        }
         std::mem::take(&mut self.lock().answers)
+    }
+}
+
+impl State {
+    /// How long to wait for more; `None` once there is nothing to wait for.
+    fn left(&self, silence: Duration) -> Option<Duration> {
+        let left = silence.saturating_sub(self.moved.elapsed());
+        (self.missing > 0 && !left.is_zero()).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_extends_the_wait_and_silence_ends_it() {
+        let silence = Duration::from_millis(500);
+        let batch = Batch::new(2);
+        let quiet_since = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        batch.lock().moved = quiet_since;
+        assert_eq!(batch.lock().left(silence), None);
+        batch.put(0, Answer::Lost);
+        assert!(batch.lock().left(silence).is_some());
+        batch.lock().moved = quiet_since;
+        let answers = batch.wait(silence);
+        assert!(matches!(answers[..], [Answer::Lost, Answer::Missing]));
     }
 }

@@ -15,11 +15,11 @@ use super::watch::{Watch, channel};
 use nix::errno::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use xen_abi::ids::{DomId, Gfn, Port};
 use xen_abi::xs_wire::{Op, Request, check_path, reply};
 
-/// Longest a call waits for xenstored, unless set otherwise.
+/// Longest that xenstored may stay silent while a call waits for it (or away, before it begins), unless set otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 /// Requests sent in one write; a longer call is several writes.
 pub const MAX_REQUESTS_PER_WRITE: usize = 1024;
@@ -72,7 +72,7 @@ impl Client {
         })
     }
 
-    /// Changes how long each later call waits, for all clones.
+    /// Changes how long xenstored may stay silent in each later call, for all clones.
     pub fn set_deadline(&self, deadline: Duration) {
         self.handle
             .deadline_millis
@@ -103,9 +103,9 @@ impl Client {
         &self.handle.shared
     }
 
-    fn deadline(&self) -> (Instant, u64) {
+    fn deadline(&self) -> (Duration, u64) {
         let millis = self.handle.deadline_millis.load(Ordering::Relaxed);
-        (Instant::now() + Duration::from_millis(millis), millis)
+        (Duration::from_millis(millis), millis)
     }
 
     /// The transaction's id on this connection and the connection's number; `Err` if it died with an older one.
@@ -134,10 +134,7 @@ impl Client {
             epoch,
         };
         encode_request(request, subject, id, wire_id, &mut requests.bytes)?;
-        let mut answers = self
-            .shared()
-            .send(&requests, deadline)?
-            .wait_until(deadline);
+        let mut answers = self.shared().send(&requests, deadline)?.wait(deadline);
         let answer = answers.pop().unwrap_or(Answer::Missing);
         if matches!(answer, Answer::Missing) {
             self.shared().forget(&requests.ids);
@@ -197,9 +194,7 @@ impl Client {
         let answers = if encoded.0.ids.is_empty() {
             Vec::new()
         } else {
-            self.shared()
-                .send(&encoded.0, deadline)?
-                .wait_until(deadline)
+            self.shared().send(&encoded.0, deadline)?.wait(deadline)
         };
         let mut results = self.decode(tx, ops, encoded, answers, millis);
         for (op, result) in ops.iter().zip(&mut results) {
@@ -229,7 +224,7 @@ impl Client {
             Vec::new()
         } else {
             let batch = self.shared().send_async(&encoded.0, deadline).await?;
-            batch.wait_until_async(deadline).await
+            batch.wait_async(deadline).await
         };
         let result = self
             .decode(TxId::NONE, &ops, encoded, answers, millis)
@@ -287,7 +282,7 @@ impl Client {
         };
         encode_request(&request, &subject, id, 0, &mut requests.bytes)?;
         let batch = self.shared().send_async(&requests, deadline).await?;
-        let mut answers = batch.wait_until_async(deadline).await;
+        let mut answers = batch.wait_async(deadline).await;
         let answer = answers.pop().unwrap_or(Answer::Missing);
         registered(settle(answer, &subject, TxId::NONE, millis)).map(|()| watch)
     }

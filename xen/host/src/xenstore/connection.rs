@@ -140,8 +140,9 @@ impl Shared {
         }
     }
 
-    /// Sends requests as soon as there is a connection, until `deadline`.
-    pub fn send(&self, requests: &Requests, deadline: Instant) -> Result<Arc<Batch>, StoreError> {
+    /// Sends requests as soon as there is a connection, at most after `patience`.
+    pub fn send(&self, requests: &Requests, patience: Duration) -> Result<Arc<Batch>, StoreError> {
+        let deadline = Instant::now() + patience;
         let mut state = self.lock();
         while state.link.is_none() && !state.closed {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -158,7 +159,7 @@ impl Shared {
     pub async fn send_async(
         &self,
         requests: &Requests,
-        deadline: Instant,
+        patience: Duration,
     ) -> Result<Arc<Batch>, StoreError> {
         let linked = async {
             loop {
@@ -171,7 +172,7 @@ impl Shared {
                 notified.await;
             }
         };
-        let _ = tokio::time::timeout_at(deadline.into(), linked).await;
+        let _ = tokio::time::timeout(patience, linked).await;
         self.send_now(self.lock(), requests)
     }
 
