@@ -72,16 +72,19 @@ fn userdata_is_what_stock_stores() {
 
 fn live(domid: u32, name: Option<&str>, max_kib: u64, target_kib: u64, share: (u32, u32)) -> Live {
     let (weight, cap) = share;
+    let scheduler = Scheduler {
+        name: "credit2".into(),
+        weight,
+        cap,
+    };
     Live {
-        domid,
         name: name.map(Into::into),
         max_kib: Some(max_kib),
         target_kib: Some(target_kib),
-        scheduler: Some(Scheduler {
-            name: "credit2".into(),
-            weight,
-            cap,
-        }),
+        scheduler: Some(scheduler),
+        uuid: Some(Uuid::nil()),
+        online_vcpus: Some([0].into()),
+        ..Live::numbered(domid)
     }
 }
 
@@ -202,4 +205,31 @@ fn deep_nesting_is_refused_not_followed() {
         json::parse_userdata(deep.as_bytes()),
         Err(ReadError::NotJson(_))
     ));
+}
+
+#[test]
+fn what_is_live_wins_over_what_is_stored() {
+    let config = config("create-n/everything.cfg");
+    let stored = json::domain_config(&config, &XlConf::default(), Moment::Created);
+    let live = Live {
+        uuid: Some(Uuid::from_u128(7)),
+        name: Some("now".into()),
+        online_vcpus: Some([0, 2].into()),
+        vifs: Some([5].into()),
+        disks: Some([].into()),
+        ..live(9, None, 262_144, 98_304, (512, 50))
+    };
+    let text = json::long_list([(stored, live)]);
+    let squeezed: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for want in [
+        "\"domid\": 9, \"config\": {",
+        "\"name\": \"now\", \"domid\": 4294967295, \"uuid\": \"00000000-0000-0000-0000-000000000007\"",
+        "\"max_vcpus\": 3, \"avail_vcpus\": [ 0, 2 ], \"vcpu_hard_affinity\"",
+        "\"max_memkb\": 262144, \"target_memkb\": 102400, \"video_memkb\": 4096",
+        "\"sched_params\": { \"sched\": \"credit2\", \"weight\": 512, \"cap\": 50 }",
+        "\"nics\": [ { \"backend_domname\": \"dom0\", \"devid\": 5,",
+    ] {
+        assert!(squeezed.contains(want), "{want}\n{text}");
+    }
+    assert!(!squeezed.contains("\"disks\""), "{text}");
 }

@@ -85,7 +85,7 @@ pub struct Lexer<'a> {
     at: usize,
     line: u32,
     line_start: usize,
-    /// Lexical errors so far, in order.
+    /// Lexical errors since they were last taken, in order.
     pub errors: Vec<LexError<'a>>,
     /// Whether a character was met that Python code is likely to hold.
     pub likely_python: bool,

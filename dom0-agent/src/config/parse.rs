@@ -14,7 +14,7 @@
 //! one less), a single wrong character at the very end is told (stock overlooks it), and the column stands behind.
 
 use super::diag::{Pos, Report};
-use super::lex::{LexError, Lexer, Token, TokenKind};
+use super::lex::{Lexer, Token, TokenKind};
 use super::limits::{
     MAX_APPENDED_BYTES, MAX_LIST_DEPTH, MAX_LIST_ITEMS, MAX_REPORTED_ERRORS, MAX_SETTINGS,
     MAX_SOURCE_BYTES,
@@ -69,14 +69,14 @@ pub fn parse(name: &str, source: &[u8]) -> Result<Tree, Report> {
     let Parser {
         tree,
         errors,
+        hidden,
         lexer,
         ..
     } = parser;
     if errors.is_empty() {
         return Ok(tree);
     }
-    let hidden = errors.len().saturating_sub(MAX_REPORTED_ERRORS);
-    for (pos, text) in errors.into_iter().take(MAX_REPORTED_ERRORS) {
+    for (pos, text) in errors {
         report.error(Some(pos), text);
     }
     if hidden > 0 {
@@ -97,10 +97,10 @@ struct Parser<'a> {
     lexer: Lexer<'a>,
     ahead: Token<'a>,
     tree: Tree,
-    /// Errors in order, complete texts.
+    /// The first errors in order, complete texts.
     errors: Vec<(Pos, String)>,
-    /// Lexical errors already turned into texts.
-    lexical_seen: usize,
+    /// How many more there are.
+    hidden: usize,
     /// Later errors on this line or an earlier one are consequences of a lexical error.
     lexical_line: u32,
     depth: usize,
@@ -118,7 +118,7 @@ impl<'a> Parser<'a> {
             ahead,
             tree: Tree::default(),
             errors: Vec::new(),
-            lexical_seen: 0,
+            hidden: 0,
             lexical_line: 0,
             depth: 0,
             items: 0,
@@ -136,9 +136,7 @@ impl<'a> Parser<'a> {
     }
 
     fn collect_lexical(&mut self) {
-        let fresh: Vec<LexError<'a>> = self.lexer.errors[self.lexical_seen..].to_vec();
-        self.lexical_seen = self.lexer.errors.len();
-        for error in fresh {
+        for error in std::mem::take(&mut self.lexer.errors) {
             if error.pos.line > self.lexical_line {
                 self.report(error.pos, error.text, error.message, error.hint);
             }
@@ -147,6 +145,10 @@ impl<'a> Parser<'a> {
     }
 
     fn report(&mut self, pos: Pos, text: &[u8], message: &str, hint: Option<&str>) {
+        if self.errors.len() == MAX_REPORTED_ERRORS {
+            self.hidden += 1;
+            return;
+        }
         let Self { name, .. } = self;
         let near = near(text);
         let Pos { line, column } = pos;
