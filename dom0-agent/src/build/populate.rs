@@ -55,41 +55,44 @@ pub fn extents(from: u64, to: u64, largest: u32) -> Vec<Extents> {
 /// Populates all of `extents`, and tells `got` of each extent: first frame asked, first frame given, pages.
 ///
 /// # Errors
-/// Xen refused, or the host's memory ended ([`Short`] through `short`).
+/// Xen refused, or the host's memory ended.
 pub(super) fn populate(
     memory: &dyn MemoryControl,
     domid: DomId,
     extents: &[Extents],
     mut got: impl FnMut(u64, u64, u64),
 ) -> Result<(), Short> {
-    const STEP: &str = "allocating the guest's memory";
-    for wanted in extents {
-        let mut asked = 0;
-        while asked < wanted.count {
-            let batch = (wanted.count - asked).min(POPULATE_BATCH as u64);
-            let first = wanted.gfn + (asked << wanted.order);
-            let mut frames: Vec<u64> = (0..batch)
-                .map(|index| first + (index << wanted.order))
-                .collect();
-            let done = memory
-                .populate(domid, &mut frames, wanted.order)
-                .step(STEP)
-                .map_err(Short::Refused)?;
-            for (index, given) in (0..batch).zip(&frames).take(done) {
-                got(first + (index << wanted.order), *given, 1 << wanted.order);
-            }
-            asked += done as u64;
-            if (done as u64) < batch {
-                if wanted.order == 0 {
-                    return Err(Short::Memory);
-                }
-                // The host is short of large pieces: the rest of these in the next smaller size.
-                let from = wanted.gfn + (asked << wanted.order);
-                let to = wanted.gfn + wanted.pages();
-                let smaller = if wanted.order > ORDER_2M { ORDER_2M } else { 0 };
-                populate(memory, domid, &self::extents(from, to, smaller), &mut got)?;
-                break;
-            }
+    // Last first. Each pass takes extents off it, or splits what is left of one into smaller ones.
+    let mut left: Vec<Extents> = extents.iter().rev().copied().collect();
+    while let Some(wanted) = left.pop() {
+        let batch = wanted.count.min(POPULATE_BATCH as u64);
+        let at = |index: u64| wanted.gfn + (index << wanted.order);
+        let mut frames: Vec<u64> = (0..batch).map(at).collect();
+        let done = memory
+            .populate(domid, &mut frames, wanted.order)
+            .step("allocating the guest's memory")
+            .map_err(Short::Refused)?;
+        for (index, given) in (0..batch).zip(&frames).take(done) {
+            got(at(index), *given, 1 << wanted.order);
+        }
+        let done = done as u64;
+        let rest = Extents {
+            gfn: at(done),
+            count: wanted.count.saturating_sub(done),
+            ..wanted
+        };
+        if done >= batch {
+            left.extend((rest.count > 0).then_some(rest));
+        } else if wanted.order == 0 {
+            return Err(Short::Memory);
+        } else {
+            // The host is short of large pieces: the rest of these in the next smaller size.
+            let smaller = if wanted.order > ORDER_2M { ORDER_2M } else { 0 };
+            left.extend(
+                self::extents(rest.gfn, rest.gfn + rest.pages(), smaller)
+                    .into_iter()
+                    .rev(),
+            );
         }
     }
     Ok(())
