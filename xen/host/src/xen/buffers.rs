@@ -18,8 +18,8 @@ use xen_abi::ids::PAGE_SIZE;
 use xen_abi::layout::UserPtr;
 use xen_abi::privcmd::HYPERCALL_BUFFER_PATH;
 
-/// Pages mapped at once for single-page buffers: enough for a call, its list and one more.
-const SLAB_PAGES: usize = 4;
+/// Pages mapped at once for single-page buffers: a call and its list. Each page costs the kernel an allocation and, on a PV host, a trap.
+const SLAB_PAGES: usize = 2;
 /// log2 of the pages of the largest buffer: 16 MiB, the state of the largest guest.
 const MAX_ORDER: usize = 12;
 /// Free buffers kept of each size beyond a page.
