@@ -164,10 +164,9 @@ impl EventTable {
             remote,
             port: other,
         } = channel.end
+            && let Some(peer) = self.channels.get_mut(&(remote, other))
         {
-            if let Some(peer) = self.channels.get_mut(&(remote, other)) {
-                peer.end = End::Unbound { remote: domid };
-            }
+            peer.end = End::Unbound { remote: domid };
         }
     }
 

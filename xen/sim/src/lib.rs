@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod descriptors;
 pub mod fault;
 pub mod frontend;
 pub mod grants;
@@ -26,6 +27,7 @@ pub mod world;
 
 mod events;
 mod hypervisor;
+mod inspect;
 mod machine;
 mod state;
 

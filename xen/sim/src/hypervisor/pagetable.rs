@@ -9,12 +9,7 @@ use crate::state::State;
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use xen_abi::ids::{DomId, PAGE_SIZE};
-
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const SUPERPAGE: u64 = 1 << 7;
-/// Level-4 slots that belong to Xen.
-const XEN_SLOTS: std::ops::RangeInclusive<usize> = 256..=271;
+use xen_abi::pv::page_table::{LEVELS, PRESENT, PSE, RW, XEN_L4_SLOTS, frame};
 
 /// A validation under way: nothing of it counts before the whole tree was found good.
 struct Validation<'a> {
@@ -61,7 +56,7 @@ impl Validation<'_> {
             let mut raw = [0; 8];
             raw.copy_from_slice(entry);
             let entry = u64::from_le_bytes(raw);
-            if entry & PRESENT == 0 || (level == 4 && XEN_SLOTS.contains(&slot)) {
+            if entry & PRESENT == 0 || (level == LEVELS && XEN_L4_SLOTS.contains(&slot)) {
                 continue;
             }
             self.entry(entry, level, slot)?;
@@ -70,9 +65,9 @@ impl Validation<'_> {
     }
 
     fn entry(&mut self, entry: u64, level: u8, slot: usize) -> Result<(), String> {
-        let target = (entry >> 12) & 0xFF_FFFF_FFFF;
+        let target = frame(entry);
         if level > 1 {
-            if entry & SUPERPAGE != 0 {
+            if entry & PSE != 0 {
                 return Err(format!(
                     "L{level} slot {slot}: superpages are not for PV guests"
                 ));
@@ -89,7 +84,7 @@ impl Validation<'_> {
                 "L1 slot {slot}: mfn {target:#x} does not belong to the domain"
             ));
         }
-        if entry & WRITABLE != 0 {
+        if entry & RW != 0 {
             if self.tables.contains_key(&target) {
                 return Err(format!(
                     "L1 slot {slot}: writable mapping of table mfn {target:#x}"
@@ -132,7 +127,7 @@ impl State {
         if !self.guest(domid)?.is_pv() {
             return Err(Errno::EINVAL);
         }
-        self.validate_table(domid, mfn, 4)?;
+        self.validate_table(domid, mfn, LEVELS)?;
         self.guest(domid)?.pinned.insert(mfn);
         Ok(())
     }

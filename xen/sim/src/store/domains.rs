@@ -92,11 +92,12 @@ impl State {
             });
             if gone {
                 self.forget(domid);
-            } else if let Some(known) = self.store.introduced.get_mut(&domid) {
-                if down && !known.shutdown_seen {
-                    known.shutdown_seen = true;
-                    self.store.announce_special("@releaseDomain");
-                }
+            } else if let Some(known) = self.store.introduced.get_mut(&domid)
+                && down
+                && !known.shutdown_seen
+            {
+                known.shutdown_seen = true;
+                self.store.announce_special("@releaseDomain");
             }
         }
     }

@@ -50,7 +50,7 @@ fn what_was_written_is_read_in_every_mode() {
                 assert_eq!(front.info().persistent, persistent);
                 assert_eq!(front.info().segments, 32);
                 for (sector, len) in [(0, 512), (7, 3072), (100, front.max_bytes())] {
-                    let data: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+                    let data: Vec<u8> = (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect();
                     let write = BlkRequest::Write {
                         sector,
                         data: data.clone(),

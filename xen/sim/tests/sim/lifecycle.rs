@@ -9,7 +9,7 @@ use xen_host::seam::{Devices, DomainControl, HostControl, MemoryControl};
 use xen_host::xenstore::store::{Store, StoreExt, TxId};
 use xen_sim::{GuestSpec, SimHost, World};
 
-fn create(kind: DomainKind) -> CreateDomain {
+pub fn create(kind: DomainKind) -> CreateDomain {
     CreateDomain {
         kind,
         handle: Handle([7; 16]),
@@ -23,7 +23,7 @@ fn create(kind: DomainKind) -> CreateDomain {
     }
 }
 
-fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<Errno> {
+pub fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<Errno> {
     result.unwrap_err().errno()
 }
 
@@ -38,7 +38,8 @@ fn domain(host: &SimHost, kind: DomainKind) -> DomId {
 fn creation_is_refused_for_the_reasons_xen_has() {
     let world = World::seeded(1);
     let host = world.host("agent");
-    let table: [(&str, fn(&mut CreateDomain), Errno); 6] = [
+    type Spoil = fn(&mut CreateDomain);
+    let table: [(&str, Spoil, Errno); 6] = [
         ("no vcpu", |c| c.max_vcpus = 0, Errno::EINVAL),
         ("too many vcpus", |c| c.max_vcpus = 129, Errno::EINVAL),
         ("grant version 0", |c| c.grant_version = 0, Errno::EINVAL),

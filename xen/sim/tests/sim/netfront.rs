@@ -27,7 +27,7 @@ fn pair(world: &World, options: NetOptions) -> (NetFront, NetBackend) {
 }
 
 fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n % 249) as u8).collect()
+    (0..len).map(|n| u8::try_from(n % 249).unwrap()).collect()
 }
 
 fn gso(len: usize) -> Frame {

@@ -5,8 +5,8 @@ use crate::frontend::net::{Frame, NetFront};
 use crate::grants::{GTF_PERMIT_ACCESS, GTF_READONLY};
 use xen_abi::ids::{DomId, GrantRef};
 use xen_abi::io::netif::{
-    EXTRA_FLAG_MORE, EXTRA_GSO, ExtraInfo, GSO_TCPV4, RxRequest, TXF_CSUM_BLANK, TXF_EXTRA_INFO,
-    TXF_MORE_DATA, TxRequest,
+    ExtraInfo, GSO_TCPV4, RxRequest, TX_ENTRY_BYTES, TXF_CSUM_BLANK, TXF_EXTRA_INFO, TXF_MORE_DATA,
+    TxRequest,
 };
 use zerocopy::IntoBytes;
 
@@ -178,48 +178,12 @@ impl NetAttack {
         gref
     }
 
+    /// The slots that make it up.
     fn slots(self, front: &mut NetFront) -> Vec<Vec<u8>> {
         let gref = self.page(front);
         let room = front.tx_room(0);
-        let slot = |n: u16, size: u16, flags: u16| {
-            TxRequest {
-                gref: gref.0,
-                offset: 0,
-                flags,
-                id: RAW_ID + n,
-                size,
-            }
-            .as_bytes()
-            .to_vec()
-        };
-        let extra = |kind: u8, flags: u8, data: [u8; 6]| {
-            let mut slot = vec![0; 12];
-            slot[..8].copy_from_slice(ExtraInfo { kind, flags, data }.as_bytes());
-            slot
-        };
-        let gso = |size: u16, kind: u8| {
-            let [low, high] = size.to_le_bytes();
-            extra(EXTRA_GSO, 0, [low, high, kind, 0, 0, 0])
-        };
-        let chain = |sizes: &[u16]| -> Vec<Vec<u8>> {
-            let last = sizes.len().saturating_sub(1);
-            let numbered = sizes.iter().zip(0u16..);
-            numbered
-                .map(|(size, n)| {
-                    let more = usize::from(n) < last;
-                    slot(n, *size, if more { TXF_MORE_DATA } else { 0 })
-                })
-                .collect()
-        };
-        let with_extra = |extras: Vec<Vec<u8>>| {
-            let mut slots = vec![slot(0, 1000, TXF_EXTRA_INFO | TXF_CSUM_BLANK)];
-            slots.extend(extras);
-            slots
-        };
         match self {
-            Self::SizeZero => vec![slot(0, 0, 0)],
-            Self::Runt(size) => vec![slot(0, size, 0)],
-            Self::PiecesExceedSize => chain(&[100, 90, 90]),
+            Self::PiecesExceedSize => chain(gref, &[100, 90, 90]),
             Self::LeavesPage => {
                 let request = TxRequest {
                     gref: gref.0,
@@ -233,41 +197,92 @@ impl NetAttack {
             Self::Slots(count) => {
                 let mut sizes = vec![1; usize::from(count)];
                 sizes[0] = 100 + count - 1;
-                chain(&sizes)
+                chain(gref, &sizes)
             }
-            Self::EndlessMoreData => (0..room)
-                .map(|n| slot(u16::try_from(n).unwrap_or(0), 10, TXF_MORE_DATA))
-                .collect(),
+            Self::EndlessMoreData => {
+                let ids = 0..u16::try_from(room).unwrap_or(0);
+                ids.map(|n| slot(gref, n, 10, TXF_MORE_DATA)).collect()
+            }
             Self::EmptyPiece(at) => {
                 let mut sizes = vec![20; 8];
                 sizes[0] = 200;
                 sizes[usize::from(at)] = 0;
-                chain(&sizes)
+                chain(gref, &sizes)
             }
-            Self::ExtraMissing => vec![slot(0, 1000, TXF_EXTRA_INFO)],
-            Self::ExtraTwice => {
-                let mut first = gso(1448, GSO_TCPV4);
-                first[1] = EXTRA_FLAG_MORE;
-                with_extra(vec![first, gso(1448, GSO_TCPV4)])
-            }
-            Self::ExtraUnknown(kind) => with_extra(vec![extra(kind, 0, [0; 6])]),
-            Self::EndlessExtras => {
-                let again = extra(EXTRA_GSO, EXTRA_FLAG_MORE, [1, 1, GSO_TCPV4, 0, 0, 0]);
-                with_extra(vec![again; room.saturating_sub(1)])
-            }
-            Self::GsoSizeZero => with_extra(vec![gso(0, GSO_TCPV4)]),
-            Self::GsoSizeHuge => with_extra(vec![gso(u16::MAX, GSO_TCPV4)]),
-            Self::GsoKindUnknown(kind) => with_extra(vec![gso(1448, kind)]),
-            Self::CsumOfRunt => vec![slot(0, 20, TXF_CSUM_BLANK)],
-            Self::VlanNest => vec![slot(0, 1000, TXF_CSUM_BLANK)],
             Self::BadSecondGrant => {
-                let mut slots = chain(&[200, 50]);
+                let mut slots = chain(gref, &[200, 50]);
                 slots[1][..4].copy_from_slice(&0x00FF_FFFFu32.to_le_bytes());
                 slots
             }
-            _ => vec![slot(0, 200, 0)],
+            Self::SizeZero => vec![slot(gref, 0, 0, 0)],
+            Self::Runt(size) => vec![slot(gref, 0, size, 0)],
+            Self::CsumOfRunt => vec![slot(gref, 0, 20, TXF_CSUM_BLANK)],
+            Self::VlanNest => vec![slot(gref, 0, 1000, TXF_CSUM_BLANK)],
+            Self::ExtraMissing => vec![slot(gref, 0, 1000, TXF_EXTRA_INFO)],
+            _ => match self.extras(room) {
+                extras if extras.is_empty() => vec![slot(gref, 0, 200, 0)],
+                extras => {
+                    let first = slot(gref, 0, 1000, TXF_EXTRA_INFO | TXF_CSUM_BLANK);
+                    std::iter::once(first).chain(extras).collect()
+                }
+            },
         }
     }
+
+    /// The extras that follow the first slot, for attacks with extras.
+    fn extras(self, room: usize) -> Vec<Vec<u8>> {
+        match self {
+            Self::ExtraTwice => vec![gso(1448, GSO_TCPV4, true), gso(1448, GSO_TCPV4, false)],
+            Self::ExtraUnknown(kind) => vec![padded(ExtraInfo {
+                kind,
+                flags: 0,
+                data: [0; 6],
+            })],
+            Self::EndlessExtras => vec![gso(257, GSO_TCPV4, true); room.saturating_sub(1)],
+            Self::GsoSizeZero => vec![gso(0, GSO_TCPV4, false)],
+            Self::GsoSizeHuge => vec![gso(u16::MAX, GSO_TCPV4, false)],
+            Self::GsoKindUnknown(kind) => vec![gso(1448, kind, false)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn slot(gref: GrantRef, n: u16, size: u16, flags: u16) -> Vec<u8> {
+    TxRequest {
+        gref: gref.0,
+        offset: 0,
+        flags,
+        id: RAW_ID + n,
+        size,
+    }
+    .as_bytes()
+    .to_vec()
+}
+
+/// Slots of one packet with these sizes in them.
+fn chain(gref: GrantRef, sizes: &[u16]) -> Vec<Vec<u8>> {
+    let last = sizes.len().saturating_sub(1);
+    let numbered = sizes.iter().zip(0u16..);
+    numbered
+        .map(|(size, n)| {
+            let flags = if usize::from(n) < last {
+                TXF_MORE_DATA
+            } else {
+                0
+            };
+            slot(gref, n, *size, flags)
+        })
+        .collect()
+}
+
+fn padded(extra: ExtraInfo) -> Vec<u8> {
+    let mut slot = vec![0; TX_ENTRY_BYTES];
+    slot[..size_of::<ExtraInfo>()].copy_from_slice(extra.as_bytes());
+    slot
+}
+
+fn gso(size: u16, kind: u8, more: bool) -> Vec<u8> {
+    padded(ExtraInfo::gso(kind, size, more))
 }
 
 /// An Ethernet frame with so many VLAN tags, then TCP over IPv4.
