@@ -329,6 +329,26 @@ const REFUSALS: &[(&str, &str, u8)] = &[
         1,
     ),
     ("name=foo\n", "Failed to parse config: Invalid argument", 1),
+    (
+        "name='g'\nkernel='k'\nirqs=['5','x']",
+        "xl: Invalid argument parsing irq: x",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nioports=['3ff-3f8']",
+        "xl: Invalid argument parsing ioport: 3ff-3f8",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\niomem=['x']",
+        "xl: Invalid argument parsing iomem: x",
+        1,
+    ),
+    (
+        "name='g'\nkernel='k'\nmax_grant_frames='-1'",
+        "xl: max_grant_frames=-1 is not a number of 0 or more",
+        1,
+    ),
 ];
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`parse_disk`] reads a specification the way libxlu's scanner does: at each place the rule that matches the longest
 //! text wins, the earlier of two equal ones. That decides cases no grammar in the manual does, such as `raw:/x,y` (a
-//! deprecated prefix) against `raw,y` (a positional parameter). The rules themselves are in [`super::disk_rules`].
+//! deprecated prefix) against `raw,y` (a positional parameter). The rules themselves are in `disk_rules`.
 
 use std::collections::BTreeMap;
 

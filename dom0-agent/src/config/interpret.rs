@@ -23,6 +23,7 @@ use super::memory::MemoryConfig;
 use super::parse::{parse, with_overrides};
 use super::pci::{PciDefaults, PciSpec, parse_pci};
 use super::protect::ProtectConfig;
+use super::ranges;
 use super::tree::Tree;
 use super::view::View;
 use super::vif::{VifDefaults, VifSpec, apply, parameters};
@@ -122,6 +123,7 @@ fn read(view: &mut View<'_>, ambient: &Ambient) -> Result<DomainConfig, Fatal> {
     questionable(view, kind);
     obsolete(view, kind);
     choices::check(view, kind)?;
+    ranges::check(view)?;
     name_what_is_not_acted_on(view, kind);
     name_what_is_not_known(view);
     Ok(config)
@@ -291,7 +293,8 @@ fn questionable(view: &mut View<'_>, kind: DomainKind) {
         (
             "msr_relaxed",
             view.number("msr_relaxed").is_some(),
-            "WARNING: msr_relaxed will be removed in future versions.",
+            "WARNING: msr_relaxed will be removed in future versions.\n\
+             If it fixes an issue you are having please report to xen-devel@lists.xenproject.org.",
         ),
     ];
     for (key, _, text) in cases.into_iter().filter(|(_, applies, _)| *applies) {

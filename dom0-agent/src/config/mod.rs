@@ -31,6 +31,7 @@ pub mod number;
 pub mod parse;
 pub mod pci;
 pub mod protect;
+pub mod ranges;
 pub mod rate;
 pub mod size;
 pub mod tree;

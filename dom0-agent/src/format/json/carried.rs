@@ -5,7 +5,8 @@
 use super::devices::put_graphics;
 use super::value::{Json, Map};
 use crate::config::domain::DomainConfig;
-use crate::config::number::{atoi, decimal_prefix, radix_prefix};
+use crate::config::number::{atoi, decimal_prefix};
+use crate::config::ranges::{FrameRange, PortRange, parse_frames, parse_irq, parse_ports};
 
 /// The arrays behind `pcidevs`, in libxl's order.
 pub(super) fn put(map: &mut Map, config: &DomainConfig) {
@@ -149,39 +150,25 @@ fn usb_controller(index: u32, spec: &str) -> Map {
 
 /// `ioports`, `irqs` and `iomem` of `b_info`.
 pub(super) fn put_host_ranges(map: &mut Map, config: &DomainConfig) {
-    let ports = config.carried_list("ioports").filter_map(port_range);
-    map.put_list("ioports", ports.collect());
-    let irqs = config
-        .carried_list("irqs")
-        .filter_map(|text| Some(Json::from(decimal_prefix(text)?)));
-    map.put_list("irqs", irqs.collect());
-    let memory = config.carried_list("iomem").filter_map(memory_range);
-    map.put_list("iomem", memory.collect());
+    let ports = config.carried_list("ioports").filter_map(parse_ports);
+    map.put_list("ioports", ports.map(port_range).collect());
+    let irqs = config.carried_list("irqs").filter_map(parse_irq);
+    map.put_list("irqs", irqs.map(Json::from).collect());
+    let frames = config.carried_list("iomem").filter_map(parse_frames);
+    map.put_list("iomem", frames.map(frame_range).collect());
 }
 
-/// `3f8-3ff` or `2f8`, hexadecimal.
-fn port_range(text: &str) -> Option<Json> {
-    let (first, rest) = radix_prefix(text, 16)?;
-    let last = match rest.strip_prefix('-') {
-        Some(rest) => radix_prefix(rest, 16)?.0,
-        None => first,
-    };
+fn port_range(ports: PortRange) -> Json {
     let mut range = Map::default();
-    range.put_nonzero("first", first);
-    range.put("number", last.checked_sub(first)?.checked_add(1)?);
-    Some(range.into())
+    range.put_nonzero("first", ports.first);
+    range.put_nonzero("number", ports.number);
+    range.into()
 }
 
-/// `START,NUMBER[@GFN]`, hexadecimal frames.
-fn memory_range(text: &str) -> Option<Json> {
-    let (start, rest) = radix_prefix(text, 16)?;
-    let (number, rest) = radix_prefix(rest.strip_prefix(',')?, 16)?;
+fn frame_range(frames: FrameRange) -> Json {
     let mut range = Map::default();
-    range.put_nonzero("start", start);
-    range.put_nonzero("number", number);
-    let place = rest
-        .strip_prefix('@')
-        .and_then(|rest| radix_prefix(rest, 16));
-    range.put_some("gfn", place.map(|(gfn, _)| gfn));
-    Some(range.into())
+    range.put_nonzero("start", frames.start);
+    range.put_nonzero("number", frames.number);
+    range.put_some("gfn", frames.guest_frame);
+    range.into()
 }
