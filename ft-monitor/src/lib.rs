@@ -10,14 +10,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod act;
+pub mod api;
 pub mod availability;
 pub mod book;
+pub mod cli;
+pub mod config;
 pub mod evidence;
 pub mod journal;
 pub mod limits;
 pub mod monitor;
 pub mod plan;
 pub mod policy;
+pub mod probe;
 pub mod record;
+pub mod report;
+pub mod shell;
 pub mod time;
 pub mod verdict;

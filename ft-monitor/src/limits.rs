@@ -63,6 +63,10 @@ pub const ACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(180);
 
 /// Longest wait for the agent to accept a connection and to greet.
 pub const AGENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two greetings that see whether the agent answers; a stopped agent must not look like silent guests.
+pub const AGENT_PING_EVERY: Duration = Duration::from_secs(2);
+/// When the agent took this long to be reached, a decision that rests on silence is not carried out any more.
+pub const SILENCE_STALE_AFTER: Duration = Duration::from_secs(2);
 /// Delay before the second attempt to reach the agent; it doubles from there.
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(200);
 /// Longest delay between two attempts to reach the agent.

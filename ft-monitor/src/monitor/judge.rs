@@ -164,6 +164,7 @@ impl Monitor {
             domid: tracked.evidence.domid,
             deed,
             why,
+            by_silence: cause.leaves_a_running_domain(),
             timeout: tracked.policy.times.action_timeout,
         };
         let intent = Record::Intent {

@@ -88,6 +88,8 @@ pub struct Order {
     pub deed: Deed,
     /// Why.
     pub why: String,
+    /// It was decided by what was not heard, and is only right while that is fresh.
+    pub by_silence: bool,
     /// Longest wait for it.
     pub timeout: Duration,
 }

@@ -1,3 +1,0 @@
-//! parapet.
-
-fn main() {}
