@@ -30,24 +30,33 @@ impl Extents {
 /// Splits `[from, to)` into the largest aligned extents up to `largest`: 1 GiB, 2 MiB and single pages.
 #[must_use]
 pub fn extents(from: u64, to: u64, largest: u32) -> Vec<Extents> {
-    let mut found: Vec<Extents> = Vec::new();
+    let mut found = Vec::new();
     let mut at = from;
+    // Sizes grow towards the middle and shrink behind it: at most five passes.
     while at < to {
-        let order = [ORDER_1G, ORDER_2M]
+        let mut stop = to;
+        let mut order = 0;
+        for size in [ORDER_2M, ORDER_1G]
             .into_iter()
-            .find(|order| {
-                *order <= largest && at.is_multiple_of(1 << order) && to - at >= 1 << order
-            })
-            .unwrap_or(0);
-        match found.last_mut() {
-            Some(last) if last.order == order => last.count += 1,
-            _ => found.push(Extents {
-                gfn: at,
-                order,
-                count: 1,
-            }),
+            .filter(|size| *size <= largest)
+        {
+            let aligned = at.next_multiple_of(1 << size);
+            if aligned + (1 << size) > to {
+                break;
+            }
+            if aligned > at {
+                stop = aligned;
+                break;
+            }
+            order = size;
         }
-        at += 1 << order;
+        let count = (stop - at) >> order;
+        found.push(Extents {
+            gfn: at,
+            order,
+            count,
+        });
+        at += count << order;
     }
     found
 }
