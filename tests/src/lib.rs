@@ -5,5 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
+pub mod product;
 pub mod rig;
+pub mod scenario;
 pub mod stock;
+pub mod timeline;

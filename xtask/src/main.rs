@@ -4,9 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod demo;
 mod deps;
+mod dist;
 mod image;
 mod lab;
+mod manuals;
+mod test;
 
 use std::process::ExitCode;
 
@@ -23,6 +28,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Show the main job on a Xen host in QEMU, from nothing, with a timeline at the end
+    Demo(demo::Arguments),
+    /// Run every test, nested ones included
+    Test(test::Arguments),
+    /// Time our commands and Debian's side by side
+    Bench(bench::Arguments),
+    /// Build release binaries, units and default configuration into target/dist
+    Dist(dist::Arguments),
     /// Check that the Debian packages the lab needs are there, and install what is missing
     Deps(deps::Arguments),
     /// Build the lab's images and boot each kind of host once
@@ -40,6 +53,10 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> Result<ExitCode> {
     match task {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Deps(arguments) => deps::run(&arguments),
         Task::Image(arguments) => image::run(&arguments),
         Task::Lab(arguments) => lab::run(arguments),

@@ -103,6 +103,28 @@ pub enum Request {
     },
 }
 
+/// What `lab-delegate time` does: every step in order, `rounds` times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// How often.
+    pub rounds: u32,
+    /// Programs and their arguments.
+    pub steps: Vec<Vec<String>>,
+}
+
+/// One command's time; a command that failed is the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Round, from 0.
+    pub round: u32,
+    /// Step, from 0.
+    pub step: usize,
+    /// From before it was started until it was gone, by dom0's monotonic clock.
+    pub nanoseconds: u64,
+    /// Exit code.
+    pub code: i32,
+}
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {

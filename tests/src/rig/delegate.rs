@@ -1,7 +1,7 @@
 //! Builds the delegate, statically, so that one binary runs in every dom0 whatever its libc.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +25,7 @@ pub fn program() -> Result<Vec<u8>> {
         "src/port.rs",
         "src/job.rs",
         "src/console.rs",
+        "src/stopwatch.rs",
     ] {
         key = key.with(
             fs::read(source.join(name))
@@ -47,11 +48,17 @@ pub fn program() -> Result<Vec<u8>> {
 fn build(kept: &Path) -> Result<()> {
     eprintln!("lab: building the delegate");
     build_static("lab-delegate")?;
-    let built = dirs::target().join(TRIPLE).join("release/lab-delegate");
+    let built = static_program("lab-delegate");
     let partial = kept.with_extension("partial");
     fs::copy(&built, &partial).with_context(|| format!("cannot copy {}", built.display()))?;
     fs::rename(&partial, kept)?;
     Ok(())
+}
+
+/// Where [`build_static`] leaves a program.
+#[must_use]
+pub fn static_program(name: &str) -> PathBuf {
+    dirs::target().join(TRIPLE).join("release").join(name)
 }
 
 /// Builds the release binaries of `package` with the C library linked in; they land in `target/<triple>/release`.

@@ -1,0 +1,3 @@
+//! What the product is shown to do: one story, told by the demo and checked by the tests.
+
+pub mod main_job;

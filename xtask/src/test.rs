@@ -1,0 +1,66 @@
+//! `cargo xtask test`: every test, nested ones included.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use stack_tests::rig::{Shape, snapshot};
+use stack_tests::timeline::Timeline;
+
+/// Which tests.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Handed to the test runner: a filter, or options
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    runner: Vec<String>,
+}
+
+/// Prepares what nested tests need, then lets the runner have the last word.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut timeline = Timeline::default();
+    timeline.step("Debian packages", crate::deps::ensure_installed)?;
+    timeline.step("release binaries", crate::dist::build)?;
+    timeline.step("dom0 image and booted host", || {
+        snapshot::of(&Shape::default())
+    })?;
+    timeline.step("test binaries", || build_tests(&arguments.runner))?;
+    timeline.print();
+    let status = runner(&arguments.runner)
+        .status()
+        .context("cannot run cargo")?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Nextest where it is installed, the plain runner otherwise.
+fn runner(arguments: &[String]) -> Command {
+    let mut cargo = crate::dist::cargo();
+    if has_nextest() {
+        cargo.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    } else {
+        cargo.args(["test", "--workspace", "--no-fail-fast", "--quiet"]);
+    }
+    cargo.args(arguments);
+    cargo
+}
+
+/// Compiling is done first so that its time is told apart from the tests'.
+fn build_tests(arguments: &[String]) -> Result<()> {
+    let status = runner(arguments)
+        .arg("--no-run")
+        .status()
+        .context("cannot run cargo")?;
+    anyhow::ensure!(status.success(), "the tests do not compile");
+    Ok(())
+}
+
+fn has_nextest() -> bool {
+    let mut cargo = crate::dist::cargo();
+    cargo
+        .args(["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    cargo.status().is_ok_and(|status| status.success())
+}
