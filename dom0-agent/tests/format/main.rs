@@ -1,0 +1,4 @@
+//! What xl prints, held against stock's own output in `golden/`.
+
+mod json;
+mod text;
