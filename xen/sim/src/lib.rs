@@ -36,6 +36,6 @@ pub use guest::{Guest, GuestSpec};
 pub use kernel::{DomU, GuestPage};
 pub use ledger::{Ledger, ResourceKind};
 pub use simhost::SimHost;
-pub use state::DEAD;
+pub use state::{Crashed, DEAD};
 pub use store::SimStore;
 pub use world::World;

@@ -79,6 +79,14 @@ impl SimHost {
         self.process
     }
 
+    /// A step of another simulation (a tap, a child process), counted as a call of this process and hit by faults as one. It has no effect itself.
+    ///
+    /// # Errors
+    /// The planned fault.
+    pub fn outside(&self, op: &'static str) -> Result<()> {
+        self.host(op, |_| Ok(()))
+    }
+
     fn host<T>(&self, op: &'static str, act: impl FnOnce(&mut State) -> Outcome<T>) -> Result<T> {
         self.shared
             .call(self.process, op, |state, _| act(state))

@@ -49,6 +49,19 @@ pub(crate) struct Process {
     pub(crate) label: String,
     /// Crashed by a fault; nothing it asks works any more.
     pub(crate) dead: bool,
+    /// A crash unwinds the calling thread, so that not one statement of the program runs after its death.
+    pub(crate) unwinds: bool,
+}
+
+/// What a crash throws in a process of [`crate::World::crash_by_unwinding`]; caught by whoever started the program under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crashed;
+
+/// Ends the calling thread's part of the program, without a word from the panic hook. While it ends already (destructors), calls just fail.
+fn unwind() {
+    if !std::thread::panicking() {
+        std::panic::resume_unwind(Box::new(Crashed));
+    }
 }
 
 /// All of a world.
@@ -82,6 +95,7 @@ impl State {
         let xenstored = Process {
             label: "xenstored".into(),
             dead: false,
+            unwinds: false,
         };
         Self {
             version,
@@ -117,6 +131,7 @@ impl State {
         let process = Process {
             label: label.to_owned(),
             dead: false,
+            unwinds: false,
         };
         self.processes.insert(ProcessId(next), process);
         ProcessId(next)
@@ -195,9 +210,16 @@ impl Shared {
         act: impl FnOnce(&mut State, Option<FaultKind>) -> Outcome<T>,
     ) -> Outcome<T> {
         let mut state = self.lock();
-        let label = match state.processes.get(&process) {
-            Some(process) if !process.dead => process.label.clone(),
-            _ => return Err(DEAD),
+        let (label, unwinds) = match state.processes.get(&process) {
+            Some(process) if !process.dead => (process.label.clone(), process.unwinds),
+            other => {
+                let unwinds = other.is_some_and(|process| process.unwinds);
+                drop(state);
+                if unwinds {
+                    unwind();
+                }
+                return Err(DEAD);
+            }
         };
         let fault = state.faults.next(&label, op);
         let answer = match fault {
@@ -224,6 +246,9 @@ impl Shared {
         state.deliver_watches();
         drop(state);
         self.ring();
+        if crash && unwinds {
+            unwind();
+        }
         answer
     }
 }

@@ -193,6 +193,17 @@ impl World {
         });
     }
 
+    /// From now on a crash of this process unwinds the thread that makes the call (payload [`crate::Crashed`]), as does every call after it: for programs that
+    /// also act on the world outside of the seam (files), and must not do so after their death.
+    pub fn crash_by_unwinding(&self, process: &SimHost) {
+        let id = process.process();
+        self.shared.change(|state| {
+            if let Some(process) = state.processes.get_mut(&id) {
+                process.unwinds = true;
+            }
+        });
+    }
+
     /// Whether a fault has crashed this process (or it was killed).
     #[must_use]
     pub fn is_dead(&self, process: &SimHost) -> bool {
