@@ -341,7 +341,10 @@ fn name_what_is_not_acted_on(view: &mut View<'_>, kind: DomainKind) {
     let waiting: Vec<&str> = KEYS
         .iter()
         .filter(|key| key.handling == Handling::Carried && key.scope.covers(kind))
-        .filter(|key| view.usable(key).is_some())
+        .filter(|key| {
+            view.usable(key)
+                .is_some_and(|s| !key.is_idle(&s.value.kind))
+        })
         .map(|key| key.name)
         .collect();
     if !waiting.is_empty() {

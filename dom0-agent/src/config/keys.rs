@@ -4,6 +4,8 @@
 //! one warning that names what is not acted on yet. A key that is not here is accepted in silence, as in stock.
 
 use super::domain::DomainKind;
+use super::number::c_long;
+use super::tree::ValueKind;
 
 /// For which guests a key is read at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub enum Shape {
 pub enum Handling {
     /// It has a field in [`super::domain::DomainConfig`].
     Acted,
+    /// It is kept by its name, and obeyed from there.
+    Obeyed,
     /// It is kept and shown, but nothing is done about it yet.
     Carried,
     /// It has no meaning any more; the reader says so where stock does.
@@ -69,6 +73,23 @@ pub struct Key {
     pub shape: Shape,
     /// Who obeys it.
     pub handling: Handling,
+}
+
+/// Switches that are on unless they are switched off; every other number is 0 unless it is set.
+const ON_ANYWAY: [&str; 2] = ["acpi", "hap"];
+
+impl Key {
+    /// Whether a value asks for nothing beside what happens anyway, so that nobody needs to hear that it is not obeyed.
+    #[must_use]
+    pub fn is_idle(&self, value: &ValueKind) -> bool {
+        match value {
+            ValueKind::Atom(text) => {
+                let anyway = i64::from(ON_ANYWAY.contains(&self.name));
+                self.shape == Shape::Number && c_long(text) == Some(anyway)
+            }
+            ValueKind::List(items) => items.is_empty(),
+        }
+    }
 }
 
 /// The key of that name.
@@ -92,6 +113,15 @@ const fn carried(name: &'static str, scope: Scope, shape: Shape) -> Key {
         scope,
         shape,
         handling: Handling::Carried,
+    }
+}
+
+const fn obeyed(name: &'static str, shape: Shape) -> Key {
+    Key {
+        name,
+        scope: Scope::Any,
+        shape,
+        handling: Handling::Obeyed,
     }
 }
 
@@ -138,9 +168,9 @@ pub const KEYS: &[Key] = &[
     carried("vnuma", Any, List),
     acted("cpus", TextOrList),
     acted("cpus_soft", TextOrList),
-    carried("max_grant_frames", Any, Number),
-    carried("max_maptrack_frames", Any, Number),
-    carried("max_grant_version", Any, Number),
+    obeyed("max_grant_frames", Number),
+    obeyed("max_maptrack_frames", Number),
+    obeyed("max_grant_version", Number),
     acted("on_poweroff", Text),
     acted("on_reboot", Text),
     acted("on_watchdog", Text),
@@ -162,7 +192,7 @@ pub const KEYS: &[Key] = &[
     obsolete("vncviewer", Number),
     carried("localtime", Any, Number),
     carried("videoram", Any, Number),
-    carried("max_event_channels", Any, Number),
+    obeyed("max_event_channels", Number),
     acted("kernel", Text),
     acted("ramdisk", Text),
     carried("device_tree", Any, Text),

@@ -235,7 +235,7 @@ fn values_of_the_wrong_shape_are_told_and_absent() {
 #[test]
 fn one_warning_names_all_that_is_kept_but_not_acted_on() {
     let text =
-        "localtime=1\nacpi=1\nvnc=1\nboot='cd'\npool='x'\nnomigrate=1\nbootloader='pygrub'\n";
+        "localtime=1\nacpi=0\nvnc=1\nboot='cd'\npool='x'\nnomigrate=1\nbootloader='pygrub'\n";
     let said = said(text);
     assert_eq!(
         said,
@@ -246,6 +246,15 @@ fn one_warning_names_all_that_is_kept_but_not_acted_on() {
         Some("cd"),
         "kept although PV ignores it"
     );
+}
+
+#[test]
+fn what_is_obeyed_or_asks_for_nothing_is_not_named() {
+    let text =
+        "max_grant_frames=64\nmax_event_channels=100\nacpi=1\nhap=1\nnomigrate=0\nvnc=0\npci=[]\n";
+    assert_eq!(said(text), "");
+    assert_eq!(config(text).carried_number("max_grant_frames"), Some(64));
+    assert_eq!(config(text).carried_flag("nomigrate"), Some(false));
 }
 
 #[test]
