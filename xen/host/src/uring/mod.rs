@@ -163,15 +163,29 @@ impl DiskRing {
     /// # Errors
     /// A range outside of the pool or a file that is not registered (`EINVAL`), or a full ring (`EBUSY`).
     pub fn read(&mut self, transfer: Transfer, token: u64) -> Result<(), Error> {
+        self.push_read(transfer, 0, token)
+    }
+
+    /// As [`DiskRing::read`], but completes at once, with `EAGAIN` if there is nothing to read: for taps and the like.
+    ///
+    /// # Errors
+    /// As [`DiskRing::read`].
+    pub fn read_now(&mut self, transfer: Transfer, token: u64) -> Result<(), Error> {
+        self.push_read(transfer, libc::RWF_NOWAIT, token)
+    }
+
+    fn push_read(&mut self, transfer: Transfer, flags: i32, token: u64) -> Result<(), Error> {
         let address = self.check(transfer)?;
         let file = fixed_file(transfer.file)?;
         let entry = if self.fixed {
             opcode::ReadFixed::new(file, address, transfer.len, 0)
                 .offset(transfer.file_offset)
+                .rw_flags(flags)
                 .build()
         } else {
             opcode::Read::new(file, address, transfer.len)
                 .offset(transfer.file_offset)
+                .rw_flags(flags)
                 .build()
         };
         self.push(&entry, token, Kind::Transfer)

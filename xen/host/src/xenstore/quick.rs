@@ -88,7 +88,12 @@ impl Quick {
         ops: &[StoreOp],
     ) -> Result<Vec<Result<StoreReply, StoreError>>, StoreError> {
         let mut results = Vec::with_capacity(ops.len());
-        for window in ops.chunks(MAX_IN_FLIGHT) {
+        let in_flight = if self.link.is_device() {
+            1
+        } else {
+            MAX_IN_FLIGHT
+        };
+        for window in ops.chunks(in_flight) {
             self.call_window(tx, window, &mut results)?;
         }
         for (op, result) in ops.iter().zip(&mut results) {
