@@ -11,19 +11,20 @@
 use crate::limits::GRANTS_PER_FRAME;
 use crate::machine::byte_of;
 use crate::state::{ProcessId, State};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use xen_abi::grant_table::{FLAG_PERMIT_ACCESS, FLAG_READING, FLAG_READONLY, FLAG_WRITING};
 use xen_abi::ids::{DomId, GrantRef, PAGE_SIZE};
 use xen_host::region::SharedRegion;
 use xen_host::seam::{Direction, GrantCopy};
 
 /// Entry allows access (`GTF_permit_access`).
-pub const GTF_PERMIT_ACCESS: u16 = 1;
+pub const GTF_PERMIT_ACCESS: u16 = FLAG_PERMIT_ACCESS;
 /// Entry allows reading only.
-pub const GTF_READONLY: u16 = 4;
+pub const GTF_READONLY: u16 = FLAG_READONLY;
 /// Xen: somebody maps it for reading.
-pub const GTF_READING: u16 = 8;
+pub const GTF_READING: u16 = FLAG_READING;
 /// Xen: somebody maps it for writing.
-pub const GTF_WRITING: u16 = 16;
+pub const GTF_WRITING: u16 = FLAG_WRITING;
 const GTF_TYPE: u16 = 3;
 
 /// `GNTST_general_error`
@@ -66,7 +67,7 @@ pub(crate) struct Maps {
     next: u64,
     /// Frames that somebody other than the owner has mapped.
     uses: BTreeMap<u64, Uses>,
-    pins: HashMap<(DomId, GrantRef), Uses>,
+    pins: BTreeMap<(DomId, GrantRef), Uses>,
     /// Grant unmaps wait for [`State::settle_unmaps`], as when the kernel holds a page longer than `munmap` says.
     pub(crate) defer: bool,
     deferred: Vec<u64>,

@@ -65,4 +65,4 @@ pub const XENSTORE_REL_PATH_MAX: usize = 2048;
 /// Runs [`crate::fault::exhaust`] makes at most before it calls the program endless.
 pub const MAX_EXHAUSTIVE_RUNS: u64 = 20_000;
 /// How often a waiting test looks at shared memory, which changes without telling anybody.
-pub const POLL_INTERVAL: Duration = Duration::from_micros(200);
+pub const POLL_INTERVAL: Duration = Duration::from_micros(500);

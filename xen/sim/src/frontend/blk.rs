@@ -15,7 +15,7 @@ use super::xenbus::{DeviceAddress, FrontDevice};
 use crate::kernel::DomU;
 use crate::world::World;
 use request::{Pending, Pool};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use xen_abi::ids::Port;
 use xen_abi::io::blkif::{self, Protocol, Response};
@@ -99,7 +99,7 @@ pub enum BlkState {
 struct Queue {
     ring: FrontRing,
     port: Port,
-    pending: HashMap<u64, Pending>,
+    pending: BTreeMap<u64, Pending>,
     free: Vec<u16>,
     pool: Pool,
 }

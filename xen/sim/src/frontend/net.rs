@@ -11,10 +11,10 @@ use super::ring::FrontRing;
 use super::xenbus::{DeviceAddress, FrontDevice};
 use crate::kernel::{DomU, GuestPage};
 use crate::world::World;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use xen_abi::ids::{GrantRef, Port};
-use xen_abi::io::netif::{RX_ENTRY_BYTES, TX_ENTRY_BYTES};
+use xen_abi::io::netif::{RING_SLOTS, RX_ENTRY_BYTES, TX_ENTRY_BYTES};
 use xen_abi::io::xenbus::XenbusState;
 
 mod rx;
@@ -43,6 +43,8 @@ pub struct NetOptions {
     pub rx_notify: bool,
     /// Says `request-rx-copy`.
     pub rx_copy: bool,
+    /// Receive pages it keeps offered; Linux fills the ring, an attacker may leave one (XSA-392).
+    pub rx_buffers: u32,
 }
 
 impl Default for NetOptions {
@@ -57,6 +59,7 @@ impl Default for NetOptions {
             csum_ipv6: true,
             rx_notify: true,
             rx_copy: true,
+            rx_buffers: RING_SLOTS,
         }
     }
 }
@@ -111,12 +114,12 @@ struct Queue {
     tx_port: Port,
     rx_port: Port,
     /// By id: the page of one transmit slot.
-    sending: HashMap<u16, Buffer>,
+    sending: BTreeMap<u16, Buffer>,
     free_ids: Vec<u16>,
     /// Answers of status `NULL` that are still to come.
     extras: u32,
     /// By slot.
-    buffers: HashMap<u32, (u16, Buffer)>,
+    buffers: BTreeMap<u32, (u16, Buffer)>,
     /// Half a received packet.
     partial: rx::Partial,
 }
@@ -174,10 +177,10 @@ impl Queue {
             rx,
             tx_port,
             rx_port,
-            sending: HashMap::new(),
+            sending: BTreeMap::new(),
             free_ids,
             extras: 0,
-            buffers: HashMap::new(),
+            buffers: BTreeMap::new(),
             partial: rx::Partial::default(),
         }
     }

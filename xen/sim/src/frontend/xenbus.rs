@@ -120,14 +120,19 @@ impl World {
     }
 }
 
-/// Keys with some replaced (or left out, or added) by a frontend that wants to be wrong.
+/// Keys with some replaced (or left out, or added) by a frontend that wants to be wrong. A value `@key` is that of another key.
 pub(crate) fn overridden(
     mut keys: Vec<(String, String)>,
     overrides: &[(String, Option<String>)],
 ) -> Vec<(String, String)> {
     for (key, value) in overrides {
+        let other = value.as_deref().and_then(|value| value.strip_prefix('@'));
+        let copied = other
+            .and_then(|other| keys.iter().find(|(known, _)| known == other))
+            .cloned();
+        let value = copied.map(|(_, value)| value).or_else(|| value.clone());
         keys.retain(|(known, _)| known != key);
-        keys.extend(value.clone().map(|value| (key.clone(), value)));
+        keys.extend(value.map(|value| (key.clone(), value)));
     }
     keys
 }

@@ -8,21 +8,14 @@ use crate::limits::HVM_PARAMS;
 use crate::machine::byte_of;
 use crate::state::State;
 use nix::errno::Errno;
+use xen_abi::hvm::save::{
+    CPU, END, FILE_MAGIC, FILE_VERSION, HEADER, HwCpu, HwMtrr, LAPIC, LAPIC_REGS, MTRR, SaveHeader,
+};
 use xen_abi::ids::{DomId, PAGE_SIZE};
 
-/// `HVM_FILE_MAGIC`.
-const MAGIC: u32 = 0x5438_1286;
-const CODE_END: u16 = 0;
-const CODE_HEADER: u16 = 1;
-const CODE_CPU: u16 = 2;
-const CODE_LAPIC: u16 = 5;
-const CODE_LAPIC_REGS: u16 = 6;
-const CODE_MTRR: u16 = 14;
-const HEADER_BYTES: usize = 24;
-/// `struct hvm_hw_cpu` of current releases; older ones sent less, and a load takes less.
-pub(crate) const CPU_BYTES: usize = 1032;
-const MTRR_BYTES: usize = 240;
+/// `struct hvm_hw_lapic`.
 const LAPIC_BYTES: usize = 24;
+/// `struct hvm_hw_lapic_regs`.
 const LAPIC_REGS_BYTES: usize = 1024;
 
 fn record(blob: &mut Vec<u8>, code: u16, instance: usize, body: &[u8]) {
@@ -35,26 +28,26 @@ fn record(blob: &mut Vec<u8>, code: u16, instance: usize, body: &[u8]) {
 }
 
 fn save(domain: &Domain) -> Vec<u8> {
-    let mut header = vec![0; HEADER_BYTES];
-    header[..4].copy_from_slice(&MAGIC.to_le_bytes());
-    header[4..8].copy_from_slice(&1u32.to_le_bytes());
+    let mut header = vec![0; size_of::<SaveHeader>()];
+    header[..4].copy_from_slice(&FILE_MAGIC.to_le_bytes());
+    header[4..8].copy_from_slice(&FILE_VERSION.to_le_bytes());
     header[8..16].copy_from_slice(&0xFACE_u64.to_le_bytes());
     header[16..20].copy_from_slice(&0x0080_0F12_u32.to_le_bytes());
     let mut blob = Vec::new();
-    record(&mut blob, CODE_HEADER, 0, &header);
+    record(&mut blob, HEADER, 0, &header);
     for (id, vcpu) in domain.vcpus.iter().enumerate() {
         if let Some(context) = vcpu.context.as_ref().filter(|_| vcpu.online) {
-            record(&mut blob, CODE_CPU, id, context);
+            record(&mut blob, CPU, id, context);
         }
     }
     for id in 0..domain.vcpus.len() {
         let mut lapic = [0; LAPIC_BYTES];
         lapic[..8].copy_from_slice(&0xFEE0_0800_u64.to_le_bytes());
-        record(&mut blob, CODE_LAPIC, id, &lapic);
-        record(&mut blob, CODE_LAPIC_REGS, id, &[0; LAPIC_REGS_BYTES]);
-        record(&mut blob, CODE_MTRR, id, &[0; MTRR_BYTES]);
+        record(&mut blob, LAPIC, id, &lapic);
+        record(&mut blob, LAPIC_REGS, id, &[0; LAPIC_REGS_BYTES]);
+        record(&mut blob, MTRR, id, &[0; size_of::<HwMtrr>()]);
     }
-    record(&mut blob, CODE_END, 0, &[]);
+    record(&mut blob, END, 0, &[]);
     blob
 }
 
@@ -68,7 +61,7 @@ fn parse(blob: &[u8]) -> Outcome<Vec<(u16, usize, &[u8])>> {
         let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         let (body, next) = tail.split_at_checked(len).ok_or(Errno::ENODATA)?;
         records.push((code, instance, body));
-        if code == CODE_END {
+        if code == END {
             return Ok(records);
         }
         rest = next;
@@ -92,25 +85,25 @@ impl State {
     pub(crate) fn set_hvm_context(&mut self, domid: DomId, blob: &[u8]) -> Outcome<()> {
         let domain = self.container(domid)?;
         let records = parse(blob)?;
-        let Some((CODE_HEADER, _, header)) = records.first().copied() else {
+        let Some((HEADER, _, header)) = records.first().copied() else {
             return Err(Errno::EINVAL);
         };
-        if header.len() != HEADER_BYTES || header[..4] != MAGIC.to_le_bytes() {
+        if header.len() != size_of::<SaveHeader>() || header[..4] != FILE_MAGIC.to_le_bytes() {
             return Err(Errno::EINVAL);
         }
         let mut vcpus = domain.vcpus.clone();
         vcpus.iter_mut().for_each(|vcpu| vcpu.online = false);
         for (code, instance, body) in &records[1..] {
             let most = match *code {
-                CODE_END => continue,
-                CODE_CPU => CPU_BYTES,
-                CODE_MTRR => MTRR_BYTES,
-                CODE_LAPIC => LAPIC_BYTES,
-                CODE_LAPIC_REGS => LAPIC_REGS_BYTES,
+                END => continue,
+                CPU => size_of::<HwCpu>(),
+                MTRR => size_of::<HwMtrr>(),
+                LAPIC => LAPIC_BYTES,
+                LAPIC_REGS => LAPIC_REGS_BYTES,
                 _ => return Err(Errno::EINVAL),
             };
             let vcpu = vcpus.get_mut(*instance).ok_or(Errno::EINVAL)?;
-            let fits = if *code == CODE_CPU {
+            let fits = if *code == CPU {
                 body.len() <= most
             } else {
                 body.len() == most
@@ -118,9 +111,9 @@ impl State {
             if !fits {
                 return Err(Errno::EINVAL);
             }
-            if *code == CODE_CPU {
+            if *code == CPU {
                 let mut context = body.to_vec();
-                context.resize(CPU_BYTES, 0);
+                context.resize(size_of::<HwCpu>(), 0);
                 vcpu.context = Some(context);
                 vcpu.online = true;
             }

@@ -8,12 +8,14 @@ use crate::state::State;
 use nix::errno::Errno;
 use xen_abi::domain::{CpuMap, DomainKind, Trigger, TscMode, VcpuInfo};
 use xen_abi::ids::{CpuId, DomId, VcpuId};
+use xen_abi::pv::page_table::LEVELS;
+use xen_abi::pv::vcpu_context::{VcpuGuestContext, frame_of_cr3};
 use xen_host::seam::CpuPolicy;
 
 /// Bytes of `vcpu_guest_context` on x86-64.
-pub(crate) const PV_CONTEXT_BYTES: usize = 5168;
+pub(crate) const PV_CONTEXT_BYTES: usize = size_of::<VcpuGuestContext>();
 /// Offset of `ctrlreg[3]` in it.
-const PV_CONTEXT_CR3: usize = 4984 + 24;
+const PV_CONTEXT_CR3: usize = std::mem::offset_of!(VcpuGuestContext, ctrlreg) + 3 * 8;
 
 fn all_cpus() -> CpuMap {
     let mut map = CpuMap::default();
@@ -141,7 +143,7 @@ impl State {
         }
         let mut cr3 = [0; 8];
         cr3.copy_from_slice(&context[PV_CONTEXT_CR3..PV_CONTEXT_CR3 + 8]);
-        self.validate_table(domid, u64::from_le_bytes(cr3) >> 12, 4)?;
+        self.validate_table(domid, frame_of_cr3(u64::from_le_bytes(cr3)).0, LEVELS)?;
         let vcpu = self.vcpu(domid, id)?;
         vcpu.context = Some(context.to_vec());
         vcpu.online = true;

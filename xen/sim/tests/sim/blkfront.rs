@@ -191,3 +191,30 @@ fn a_removed_disk_is_closed_and_one_that_grew_is_seen() {
     assert_eq!(front.device().state(), XenbusState::Initialising);
     assert_eq!(world.xs_read(&format!("{}/ring-ref", at.frontend())), None);
 }
+
+#[test]
+fn a_backend_with_a_real_poll_loop_is_woken_by_its_descriptor() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let world = World::seeded(11);
+    let (mut front, mut back) = pair(&world, BlkOptions::default(), true);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if back.wait(std::time::Duration::from_millis(20)) {
+                    back.run();
+                }
+            }
+        });
+        for sector in 0..200 {
+            front.submit(&BlkRequest::Write {
+                sector,
+                data: vec![7; 512],
+            });
+            let answers = front.wait_answers(1, std::time::Duration::from_secs(20));
+            assert_eq!(answers.len(), 1, "sector {sector}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!((front.disabled(), front.unanswered()), (None, 0));
+}

@@ -346,3 +346,47 @@ fn the_ledger_names_what_is_left() {
     world.note_closed(ResourceKind::Tap, "vif1.0");
     assert!(world.ledger().lines()[0].contains("not open"));
 }
+
+#[test]
+fn short_and_slow_calls() {
+    use std::time::Duration;
+    use xen_host::seam::{HostControl, MemoryControl};
+    let world = World::seeded(3);
+    let host = world.host("agent");
+    let domid = host.create_domain(&crate::lifecycle::create(xen_abi::domain::DomainKind::Pv));
+    let domid = domid.unwrap();
+    host.set_max_mem(domid, 4096).unwrap();
+    world.inject(Fault::at(0, FaultKind::Short(3)));
+    assert_eq!(host.populate(domid, &mut [0, 1, 2, 3, 4], 0).unwrap(), 3);
+    assert_eq!(host.populate(domid, &mut [3, 4], 0).unwrap(), 2);
+    world.inject(Fault::at(0, FaultKind::Delay(Duration::from_secs(7))).times(2));
+    assert!(host.physinfo().is_ok() && host.physinfo().is_ok());
+    assert_eq!(world.now(), Duration::from_secs(14));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_world() {
+    use xen_sim::frontend::blk::{BlkFront, BlkOptions, BlkRequest};
+    let run = |seed| {
+        let world = World::seeded(seed);
+        world.record_calls();
+        let guest = world.spawn(&GuestSpec::pv("a"));
+        let at = world.plug_disk(guest.domu(), 51712, &[]);
+        crate::support::write(&world.host("driver"), &at, "state", "2");
+        let mut front = BlkFront::new(guest.domu(), at, BlkOptions::default());
+        front.step();
+        let ids: Vec<u64> = (0..8)
+            .map(|_| front.submit(&BlkRequest::Flush).id)
+            .collect();
+        let handle = world.domain(guest.domid()).unwrap().handle;
+        (
+            ids,
+            handle,
+            world.call_log(),
+            world.xs_tree("/"),
+            world.ledger().lines().to_vec(),
+        )
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).0, run(2).0);
+}

@@ -191,6 +191,23 @@ fn bad_keys_are_published_as_they_are() {
         world.forget_device(&at);
     }
     assert!(KeyAttack::interface().len() > 30);
+    let at = world.plug_disk(guest.domu(), 999, &[("multi-queue-max-queues", "2")]);
+    let options = BlkOptions {
+        queues: 2,
+        ..BlkOptions::default()
+    };
+    let mut front = BlkFront::new(guest.domu(), at.clone(), options);
+    KeyAttack::two_queues(true)[0].arm_disk(&mut front);
+    crate::support::write(&world.host("driver"), &at, "state", "2");
+    assert!(front.step());
+    let refs: Vec<_> = (0..2)
+        .map(|n| {
+            world
+                .xs_read(&format!("{}/queue-{n}/ring-ref", at.frontend()))
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(refs[0], refs[1], "one ring for two queues");
 }
 
 #[test]

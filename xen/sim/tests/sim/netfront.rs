@@ -128,6 +128,26 @@ fn every_misdeed_of_a_backend_is_found() {
 }
 
 #[test]
+fn queues_and_few_buffers_are_what_the_options_say() {
+    let world = World::seeded(13);
+    let guest = world.spawn(&GuestSpec::pvh("a"));
+    let at = world.plug_vif(guest.domu(), 0, &[("multi-queue-max-queues", "2")]);
+    let options = NetOptions {
+        queues: 4,
+        rx_buffers: 1,
+        ..NetOptions::default()
+    };
+    let mut front = NetFront::new(guest.domu(), at.clone(), options);
+    offer(&world.host("driver"), &at);
+    assert!(front.step());
+    assert_eq!((front.queue_count(), front.rx_ring(1).req_prod()), (2, 1));
+    let key = |key: &str| world.xs_read(&format!("{}/{key}", at.frontend()));
+    assert_eq!(key("multi-queue-num-queues").as_deref(), Some("2"));
+    assert!(key("queue-1/rx-ring-ref").is_some() && key("queue-1/event-channel-rx").is_some());
+    assert_eq!(key("tx-ring-ref"), None, "two queues use no top-level keys");
+}
+
+#[test]
 fn an_interface_without_rx_copy_is_not_taken() {
     let world = World::seeded(13);
     let guest = world.spawn(&GuestSpec::pvh("a"));

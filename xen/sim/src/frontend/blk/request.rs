@@ -6,7 +6,7 @@
 use super::{BlkFront, BlkOptions, Queue};
 use crate::frontend::ring::FrontRing;
 use crate::kernel::{DomU, GuestPage, StillMapped};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use xen_abi::ids::{GrantRef, Port};
 use xen_abi::io::blkif::{
     MAX_INDIRECT_PAGES, MAX_SEGMENTS, OP_DISCARD, OP_FLUSH_DISKCACHE, OP_READ, OP_WRITE, Request,
@@ -141,7 +141,7 @@ impl Queue {
         Self {
             ring,
             port,
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
             free,
             pool: Pool::default(),
         }

@@ -8,7 +8,7 @@ use crate::frontend::net::NetFront;
 pub struct KeyAttack {
     /// Which key.
     pub key: &'static str,
-    /// Its value; `None` leaves it out.
+    /// Its value; `None` leaves it out, `@other` is that of another key.
     pub value: Option<String>,
 }
 
@@ -72,6 +72,40 @@ impl KeyAttack {
             set("feature-persistent", "maybe"),
         ]);
         attacks
+    }
+
+    /// What can be wrong between the queues of a disk or interface with at least two: the same ring or port twice, a queue left out.
+    #[must_use]
+    pub fn two_queues(disk: bool) -> Vec<KeyAttack> {
+        if disk {
+            return vec![
+                set("queue-1/ring-ref", "@queue-0/ring-ref"),
+                set("queue-1/event-channel", "@queue-0/event-channel"),
+                KeyAttack {
+                    key: "queue-1/ring-ref",
+                    value: None,
+                },
+                KeyAttack {
+                    key: "queue-0/event-channel",
+                    value: None,
+                },
+                set("multi-queue-num-queues", "3"),
+            ];
+        }
+        vec![
+            set("queue-1/tx-ring-ref", "@queue-0/tx-ring-ref"),
+            set("queue-1/tx-ring-ref", "@queue-1/rx-ring-ref"),
+            set("queue-1/event-channel-rx", "@queue-0/event-channel-rx"),
+            KeyAttack {
+                key: "queue-1/rx-ring-ref",
+                value: None,
+            },
+            KeyAttack {
+                key: "queue-0/event-channel-tx",
+                value: None,
+            },
+            set("multi-queue-num-queues", "3"),
+        ]
     }
 
     /// Everything that can be wrong with an interface's keys.

@@ -20,10 +20,17 @@ pub(super) struct Partial {
 }
 
 impl NetFront {
-    /// Offers pages until the receive ring is full.
+    /// Offers pages until as many are offered as [`super::NetOptions::rx_buffers`] says.
     pub fn refill(&mut self, queue: usize) {
-        let size = self.queues.get(queue).map_or(0, |queue| queue.rx.size());
-        self.offer_buffers(queue, size);
+        let offered = self
+            .queues
+            .get(queue)
+            .map_or(0, |queue| queue.buffers.len());
+        let wanted = self.options.rx_buffers;
+        self.offer_buffers(
+            queue,
+            wanted.saturating_sub(u32::try_from(offered).unwrap_or(0)),
+        );
     }
 
     /// Offers at most this many pages on the receive ring.

@@ -99,6 +99,10 @@ impl BlkBackend {
         write(&self.host, &self.at, "state", "4");
     }
 
+    pub fn wait(&self, most: std::time::Duration) -> bool {
+        self.events.wait(Some(most)).unwrap()
+    }
+
     pub fn run(&mut self) {
         for port in self.events.pending().unwrap() {
             self.events.unmask(port).unwrap();
