@@ -20,6 +20,7 @@ pub mod control;
 pub mod disk;
 mod fuse;
 pub mod limits;
+pub mod net;
 pub mod ring;
 pub mod stats;
 

@@ -3,6 +3,7 @@
 use parapet_wire::driver::offer;
 use std::time::Duration;
 use xen_abi::ids::PAGE_SIZE;
+use xen_abi::io::netif;
 
 /// Rings (block queues, network queues and consoles together) that one driver serves: handles are opened before the sandbox closes.
 pub const MAX_RINGS: usize = 64;
@@ -17,7 +18,7 @@ pub const MAX_CONSOLES: usize = 16;
 pub const UID_BASE: u32 = 0x5000_0000;
 /// Descriptors of one driver: two per ring, the devices' own, and room for an order's.
 pub const MAX_DESCRIPTORS_OPEN: u64 = 1024;
-/// Locked memory of one driver, in bytes: the registered buffers of all block rings.
+/// Locked memory of one driver, in bytes: the registered buffers of all rings (those of block rings are the larger ones).
 pub const MAX_LOCKED_BYTES: u64 = (MAX_RINGS * (BLK_BUFFER_PAGES + 64) * PAGE_SIZE) as u64;
 
 /// Block requests taken from one ring in one pass.
@@ -56,6 +57,30 @@ pub const CONSOLE_LOG_BYTES: u64 = 1 << 20;
 /// How long to leave a terminal alone that nobody has open.
 pub const CONSOLE_HANGUP_RETRY: Duration = Duration::from_millis(200);
 
+/// Slots of a packet from the guest that are served (`XEN_NETIF_NR_SLOTS_MIN`); a packet of more is dropped.
+pub const NET_SLOTS: usize = netif::NR_SLOTS_MIN;
+/// Slots of a packet from the guest at which the interface stops. The figure is netback's.
+pub const NET_SLOTS_FATAL: usize = 20;
+/// Extras of one packet: as many as there are kinds.
+pub const NET_EXTRAS: usize = 4;
+/// VLAN tags before the IP header.
+pub const NET_VLAN_TAGS: usize = 2;
+/// Extension headers of IPv6 before the transport.
+pub const NET_IPV6_EXTENSIONS: usize = 6;
+/// Packets taken from a transmit ring in one pass.
+pub const NET_TX_PACKETS_PER_PASS: usize = 64;
+/// Buffer for the packets of one pass, in bytes: a whole ring of full slots, with headers and alignment.
+pub const NET_TX_BUFFER_BYTES: usize =
+    netif::RING_SLOTS as usize * PAGE_SIZE + NET_TX_PACKETS_PER_PASS * 128;
+/// Frames read from a tap at once: what is queued here for a guest that takes nothing.
+pub const NET_RX_BATCH: usize = 32;
+/// Room for one frame with the tap's header, in bytes.
+pub const NET_RX_FRAME_BYTES: usize = 17 * PAGE_SIZE;
+/// Frames in one call to the tap.
+pub const NET_BATCH: u32 = 64;
+/// When to look again whether a frontend has room that does not tell.
+pub const NET_LOOK_AGAIN: Duration = Duration::from_millis(30);
+
 /// How long the agent may take over a message that it has begun.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of a ring thread that nothing wakes: a safety net, never needed for progress.
@@ -73,3 +98,6 @@ const _: () = assert!(
 );
 const _: () = assert!(BLK_PERSISTENT_PAGES >= 2 * (BLK_INDIRECT_SEGMENTS + BLK_INDIRECT_PAGES));
 const _: () = assert!(BLK_SUSPECT_STARTS < BLK_POISON_STARTS);
+const _: () = assert!(NET_RX_FRAME_BYTES > netif::MAX_TX_SIZE + 12);
+const _: () = assert!(NET_BATCH as usize >= NET_TX_PACKETS_PER_PASS);
+const _: () = assert!(NET_BATCH as usize >= NET_RX_BATCH);

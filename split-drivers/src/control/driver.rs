@@ -2,13 +2,14 @@
 
 use super::consoles::Console;
 use super::disks::Disk;
+use super::nets::Net;
 use super::pool::Pool;
 use super::threads::{FaultLine, fault};
 use crate::console::worker::Terminal;
-use crate::limits::{MAX_CONSOLES, MAX_DISKS};
+use crate::limits::{MAX_CONSOLES, MAX_DISKS, MAX_NETS};
 use parapet_wire::driver::{
-    ConnectConsole, ConnectDisk, DeviceFault, DeviceKind, DriverFault, OpenDisk, Order, OrderBody,
-    Outcome,
+    ConnectConsole, ConnectDisk, ConnectNet, DeviceFault, DeviceKind, DriverFault, OpenDisk, Order,
+    OrderBody, Outcome,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,7 @@ use xen_host::eventfd::EventFd;
 pub struct Driver {
     pool: Pool,
     disks: BTreeMap<u32, Disk>,
+    nets: BTreeMap<u32, Net>,
     consoles: BTreeMap<u32, Console>,
     line: FaultLine,
     faults: Receiver<DeviceFault>,
@@ -52,6 +54,7 @@ impl Driver {
         Ok(Self {
             pool,
             disks: BTreeMap::new(),
+            nets: BTreeMap::new(),
             consoles: BTreeMap::new(),
             line,
             faults,
@@ -88,7 +91,7 @@ impl Driver {
                         console.disconnect(&mut self.pool);
                     }
                 }
-                DeviceKind::Net => {}
+                DeviceKind::Net => self.disconnect_net(fault.devid),
             }
         }
         faults
@@ -119,11 +122,11 @@ impl Driver {
                     Ok(Outcome::Done)
                 }
             },
-            OrderBody::ConnectNet(connect) => Err(fault(
-                format!("interface {}: not served yet", connect.devid),
-                false,
-            )),
-            OrderBody::DisconnectNet { .. } => Ok(Outcome::Done),
+            OrderBody::ConnectNet(connect) => self.connect_net(&connect, fds),
+            OrderBody::DisconnectNet { devid } => {
+                self.disconnect_net(devid);
+                Ok(Outcome::Done)
+            }
             OrderBody::ConnectConsole(connect) => self.connect_console(&connect, &mut fds),
             OrderBody::Stats => Ok(self.stats()),
             OrderBody::Quiesce => {
@@ -139,7 +142,7 @@ impl Driver {
             domid: self.pool.domid(),
             pid: std::process::id(),
             disks: serving.map(|(devid, _)| *devid).collect(),
-            nets: Vec::new(),
+            nets: self.nets.keys().copied().collect(),
             consoles: self.consoles.keys().copied().collect(),
         }
     }
@@ -181,6 +184,35 @@ impl Driver {
         Ok(Outcome::Disk { redone })
     }
 
+    fn connect_net(&mut self, order: &ConnectNet, taps: Fds) -> Result<Outcome, DriverFault> {
+        if let Some(net) = self.nets.get(&order.devid) {
+            let why = format!(
+                "interface {}: is served on other rings; disconnect it first",
+                order.devid
+            );
+            return if net.serves(order) {
+                Ok(Outcome::Done)
+            } else {
+                Err(fault(why, false))
+            };
+        }
+        if self.nets.len() >= MAX_NETS {
+            return Err(fault(
+                format!("a driver serves at most {MAX_NETS} interfaces"),
+                false,
+            ));
+        }
+        let net = Net::connect(order, taps.0.collect(), &mut self.pool, &self.line)?;
+        self.nets.insert(order.devid, net);
+        Ok(Outcome::Done)
+    }
+
+    fn disconnect_net(&mut self, devid: u32) {
+        if let Some(net) = self.nets.remove(&devid) {
+            net.disconnect(&mut self.pool);
+        }
+    }
+
     fn connect_console(
         &mut self,
         order: &ConnectConsole,
@@ -216,7 +248,8 @@ impl Driver {
     fn stats(&self) -> Outcome {
         let disks = self.disks.values().filter_map(Disk::stats);
         let consoles = self.consoles.values().map(Console::stats);
-        Outcome::Stats(disks.chain(consoles).collect())
+        let nets = self.nets.values().map(Net::stats);
+        Outcome::Stats(disks.chain(nets).chain(consoles).collect())
     }
 
     /// Leaves everything as a successor wants to find it.
@@ -225,6 +258,9 @@ impl Driver {
             disk.disconnect(&mut self.pool);
         }
         self.disks.clear();
+        for net in std::mem::take(&mut self.nets).into_values() {
+            net.disconnect(&mut self.pool);
+        }
         for console in std::mem::take(&mut self.consoles).into_values() {
             console.disconnect(&mut self.pool);
         }

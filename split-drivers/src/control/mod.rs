@@ -11,6 +11,7 @@
 pub mod consoles;
 pub mod disks;
 pub mod driver;
+pub mod nets;
 pub mod pool;
 pub mod sandbox;
 pub mod server;
