@@ -20,13 +20,24 @@ fn stock_tools_see_reach_and_end_our_guests() -> Result<()> {
         product::create(host, &guest, "")?;
         host.guest("ours").wait_up()?;
         for (ours, theirs) in [(XL, stock::XL)] {
-            for arguments in [&["domid", "ours"][..], &["block-list", "ours"], &["network-list", "ours"], &["vm-list"]] {
+            for arguments in [
+                &["domid", "ours"][..],
+                &["block-list", "ours"],
+                &["network-list", "ours"],
+                &["vm-list"],
+            ] {
                 let argv = |tool| [&[tool][..], arguments].concat();
-                ensure!(host.ok(&argv(ours))? == host.ok(&argv(theirs))?, "{arguments:?} differs");
+                ensure!(
+                    host.ok(&argv(ours))? == host.ok(&argv(theirs))?,
+                    "{arguments:?} differs"
+                );
             }
         }
         let long = host.ok(&[stock::XL, "list", "-l", "ours"])?;
-        ensure!(long.contains("\"name\": \"ours\"") && long.contains("/tmp/ours.raw"), "{long}");
+        ensure!(
+            long.contains("\"name\": \"ours\"") && long.contains("/tmp/ours.raw"),
+            "{long}"
+        );
         // Stock `xl console` in a pipe: what the guest says arrives.
         let said = host.sh(&format!(
             "(sleep 1; printf 'echo stock-$((40+2))\\n'; sleep 3) | timeout 20 {} console ours | grep -a -m1 stock-42",
@@ -40,8 +51,12 @@ fn stock_tools_see_reach_and_end_our_guests() -> Result<()> {
         host.guest("ours").wait_up()?;
         host.ok(&[stock::XL, "destroy", "ours"])?;
         product::gone(host, "ours")?;
-        host.wait_until("! ls /var/lib/parapet/guests | grep -q .", std::time::Duration::from_secs(30))?;
-        host.sh(&format!("rm -f {} {}", guest.disk(), guest.config_path())).map(drop)
+        host.wait_until(
+            "! ls /var/lib/parapet/guests | grep -q .",
+            std::time::Duration::from_secs(30),
+        )?;
+        host.sh(&format!("rm -f {} {}", guest.disk(), guest.config_path()))
+            .map(drop)
     })
 }
 
@@ -51,10 +66,19 @@ fn our_commands_see_reach_and_end_stock_guests() -> Result<()> {
         let guest = Guest::bare("theirs", Kind::Pv);
         guest.create(host)?;
         host.guest("theirs").wait_up()?;
-        ensure!(host.ok(&[XL, "list", "theirs"])?.contains("theirs"), "not in our list");
-        ensure!(host.ok(&[XL, "list", "-l"])? == host.ok(&[stock::XL, "list", "-l"])?, "list -l differs");
+        ensure!(
+            host.ok(&[XL, "list", "theirs"])?.contains("theirs"),
+            "not in our list"
+        );
+        ensure!(
+            host.ok(&[XL, "list", "-l"])? == host.ok(&[stock::XL, "list", "-l"])?,
+            "list -l differs"
+        );
         host.ok(&[XL, "pause", "theirs"])?;
-        ensure!(host.ok(&[stock::XL, "list", "theirs"])?.contains("--p---"), "not paused");
+        ensure!(
+            host.ok(&[stock::XL, "list", "theirs"])?.contains("--p---"),
+            "not paused"
+        );
         host.ok(&[XL, "unpause", "theirs"])?;
         host.ok(&[XL, "rename", "theirs", "renamed"])?;
         host.ok(&[stock::XL, "domid", "renamed"])?;
@@ -67,7 +91,14 @@ fn our_commands_see_reach_and_end_stock_guests() -> Result<()> {
 #[test]
 fn reading_commands_print_what_stock_prints() -> Result<()> {
     with_parapet(|host| {
-        for arguments in [&["info"][..], &["info", "free"], &["info", "-n"], &["dmesg"], &["list", "-l"], &["domname", "0"]] {
+        for arguments in [
+            &["info"][..],
+            &["info", "free"],
+            &["info", "-n"],
+            &["dmesg"],
+            &["list", "-l"],
+            &["domname", "0"],
+        ] {
             let argv = |tool| [&[tool][..], arguments].concat();
             let (ours, theirs) = (host.run(&argv(XL))?, host.run(&argv(stock::XL))?);
             ensure!(

@@ -4,7 +4,9 @@
 
 use anyhow::{Result, ensure};
 
-use crate::rig::Host;
+use super::harm;
+use crate::product;
+use crate::rig::{Host, deadline};
 use crate::stock::{Guest, Kind};
 use crate::timeline::Timeline;
 
@@ -37,6 +39,73 @@ pub fn with_stock_tools(host: &Host, timeline: &mut Timeline) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Lines that make a guest one of the monitor's: restarted when it crashes, when its watchdog expires and when its heartbeat stops.
+pub const PROTECTED: &str = "protect=\"restart\"\nprotect_heartbeat_timeout=10\n";
+
+/// Tells the story with Parapet: a PV and a PVH guest boot, work, are harmed, and are back by themselves; our own processes are killed
+/// under load and nobody notices.
+///
+/// # Errors
+/// When anything is not as it should be.
+pub fn with_parapet(host: &Host, timeline: &mut Timeline) -> Result<()> {
+    let guests = product::pair();
+    timeline.step("agent and monitor start", || product::start(host))?;
+    for guest in &guests {
+        let name = &guest.name;
+        timeline.step(&format!("xl creates {name}"), || {
+            product::create(host, guest, PROTECTED)
+        })?;
+        timeline.step(&format!("{name} boots"), || host.guest(name).wait_up())?;
+        timeline.step(&format!("{name} writes to its disk and reads back"), || {
+            disk_keeps_data(host, name)
+        })?;
+    }
+    timeline.step("the guests talk to dom0 and to each other", || {
+        network_carries_data(host, &guests)
+    })?;
+    harm::kill_ours_under_load(host, "pvh1", timeline)?;
+    for guest in &guests {
+        let name = &guest.name;
+        timeline.step(&format!("{name} heartbeats"), || {
+            host.wait_until(&heartbeats(name), deadline::SETTLE)
+        })?;
+    }
+    harm::injure(
+        host,
+        "pv1",
+        "its kernel crashes",
+        || harm::crash(host, "pv1"),
+        timeline,
+    )?;
+    harm::injure(
+        host,
+        "pvh1",
+        "it hangs",
+        || harm::hang(host, "pvh1"),
+        timeline,
+    )?;
+    Ok(())
+}
+
+/// Ends the guests of the story and the services, and removes what they keep.
+///
+/// # Errors
+/// When something is left.
+pub fn clean_up(host: &Host) -> Result<()> {
+    for guest in &product::pair() {
+        product::destroy(host, guest)?;
+    }
+    product::clean(host)
+}
+
+/// A condition: the guest's heartbeat has been seen.
+fn heartbeats(guest: &str) -> String {
+    format!(
+        "xenstore-read /local/domain/$({} domid {guest})/data/parapet/heartbeat",
+        product::XL
+    )
 }
 
 /// Writes checksummed data to an ext4 on the guest's disk, drops every cache, and checks the sum.

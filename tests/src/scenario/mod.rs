@@ -1,3 +1,4 @@
 //! What the product is shown to do: one story, told by the demo and checked by the tests.
 
+pub mod harm;
 pub mod main_job;
