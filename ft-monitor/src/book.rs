@@ -122,6 +122,21 @@ impl Page {
         }
     }
 
+    fn shut_down(&mut self, reason: ShutdownReason) {
+        self.down = Some(reason);
+        self.wanted = reason != ShutdownReason::Poweroff;
+    }
+
+    fn gone(&mut self, at: Now) {
+        let given_up = self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.deed == Deed::GiveUp);
+        self.end_outage(if given_up { End::GivenUp } else { End::Removed }, at);
+        self.wanted = false;
+        self.domid = None;
+    }
+
     fn attempt_ended(&mut self, at: Mono) {
         if self.open.take().is_some() {
             self.last_attempt = Some(at);
@@ -218,19 +233,8 @@ impl Book {
         };
         match &entry.record {
             Record::Signs { signs, .. } => page.signs = *signs,
-            Record::ShutDown { reason, .. } => {
-                page.down = Some(*reason);
-                page.wanted = *reason != ShutdownReason::Poweroff;
-            }
-            Record::Gone { .. } => {
-                let given_up = page
-                    .open
-                    .as_ref()
-                    .is_some_and(|open| open.deed == Deed::GiveUp);
-                page.end_outage(if given_up { End::GivenUp } else { End::Removed }, at);
-                page.wanted = false;
-                page.domid = None;
-            }
+            Record::ShutDown { reason, .. } => page.shut_down(*reason),
+            Record::Gone { .. } => page.gone(at),
             Record::OutageBegan {
                 cause,
                 began,

@@ -12,6 +12,7 @@ use crate::policy::Defaults;
 use serde::Deserialize;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -149,95 +150,93 @@ fn overlay(defaults: &mut Defaults, path: &Path, text: &str) -> Result<(), Confi
         path: path.to_owned(),
         text: error.to_string().trim_end().to_owned(),
     })?;
-    let Settings {
-        grace_s,
-        probe_every_s,
-        probe_timeout_s,
-        probe_failures,
-        common_cause_hold_s,
-        backoff_first_s,
-        backoff_cap_s,
-        stable_after_s,
-        restarts_per_hour,
-        action_timeout_s,
-    } = settings;
-    let times = [
-        ("grace_s", grace_s, 0, &mut defaults.grace),
-        ("probe_every_s", probe_every_s, 1, &mut defaults.probe_every),
-        (
-            "probe_timeout_s",
-            probe_timeout_s,
-            1,
-            &mut defaults.probe_timeout,
-        ),
-        (
-            "common_cause_hold_s",
-            common_cause_hold_s,
-            0,
-            &mut defaults.common_cause_hold,
-        ),
-        (
-            "backoff_first_s",
-            backoff_first_s,
-            1,
-            &mut defaults.backoff_first,
-        ),
-        ("backoff_cap_s", backoff_cap_s, 1, &mut defaults.backoff_cap),
-        (
-            "stable_after_s",
-            stable_after_s,
-            1,
-            &mut defaults.stable_after,
-        ),
-        (
-            "action_timeout_s",
-            action_timeout_s,
-            1,
-            &mut defaults.action_timeout,
-        ),
-    ];
-    for (key, value, least, slot) in times {
-        if let Some(seconds) = within(path, key, value, least, TIME_MAX_S)? {
+    let (s, d, file) = (settings, defaults, File(path));
+    file.time("grace_s", s.grace_s, 0, &mut d.grace)?;
+    file.time("probe_every_s", s.probe_every_s, 1, &mut d.probe_every)?;
+    file.time(
+        "probe_timeout_s",
+        s.probe_timeout_s,
+        1,
+        &mut d.probe_timeout,
+    )?;
+    file.count(
+        "probe_failures",
+        s.probe_failures,
+        1..=1000,
+        &mut d.probe_failures,
+    )?;
+    file.time(
+        "common_cause_hold_s",
+        s.common_cause_hold_s,
+        0,
+        &mut d.common_cause_hold,
+    )?;
+    file.time(
+        "backoff_first_s",
+        s.backoff_first_s,
+        1,
+        &mut d.backoff_first,
+    )?;
+    file.time("backoff_cap_s", s.backoff_cap_s, 1, &mut d.backoff_cap)?;
+    file.time("stable_after_s", s.stable_after_s, 1, &mut d.stable_after)?;
+    let restarts = 0..=u64::from(RESTARTS_PER_HOUR_MAX);
+    file.count(
+        "restarts_per_hour",
+        s.restarts_per_hour,
+        restarts,
+        &mut d.restarts_per_hour,
+    )?;
+    file.time(
+        "action_timeout_s",
+        s.action_timeout_s,
+        1,
+        &mut d.action_timeout,
+    )
+}
+
+/// One file's values on their way into the defaults.
+struct File<'a>(&'a Path);
+
+impl File<'_> {
+    fn time(
+        &self,
+        key: &'static str,
+        value: Option<u64>,
+        least: u64,
+        slot: &mut Duration,
+    ) -> Result<(), ConfigError> {
+        if let Some(seconds) = within(self.0, key, value, least..=TIME_MAX_S)? {
             *slot = Duration::from_secs(seconds);
         }
+        Ok(())
     }
-    let counts = [
-        (
-            "probe_failures",
-            probe_failures,
-            1,
-            1000,
-            &mut defaults.probe_failures,
-        ),
-        (
-            "restarts_per_hour",
-            restarts_per_hour,
-            0,
-            u64::from(RESTARTS_PER_HOUR_MAX),
-            &mut defaults.restarts_per_hour,
-        ),
-    ];
-    for (key, value, least, most, slot) in counts {
-        if let Some(count) = within(path, key, value, least, most)? {
+
+    fn count(
+        &self,
+        key: &'static str,
+        value: Option<u64>,
+        range: RangeInclusive<u64>,
+        slot: &mut u32,
+    ) -> Result<(), ConfigError> {
+        if let Some(count) = within(self.0, key, value, range)? {
             *slot = u32::try_from(count).unwrap_or(u32::MAX);
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn within(
     path: &Path,
     key: &'static str,
     value: Option<u64>,
-    least: u64,
-    most: u64,
+    range: RangeInclusive<u64>,
 ) -> Result<Option<u64>, ConfigError> {
     match value {
-        Some(value) if !(least..=most).contains(&value) => Err(ConfigError::Range {
+        Some(value) if !range.contains(&value) => Err(ConfigError::Range {
             path: path.to_owned(),
             key,
             value,
-            what: format!("it must be from {least} to {most}"),
+            what: format!("it must be from {} to {}", range.start(), range.end()),
         }),
         value => Ok(value),
     }
@@ -294,6 +293,18 @@ mod tests {
     fn without_any_file_the_defaults_hold_and_agree() {
         assert_eq!(
             load(Path::new("/nonexistent")).unwrap(),
+            Defaults::default()
+        );
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_key_with_its_built_in_value() {
+        let shipped = include_str!("../units/ft-monitor.toml");
+        let keys = shipped.lines().filter_map(|line| line.strip_prefix('#'));
+        let keys: Vec<&str> = keys.filter(|line| !line.starts_with(' ')).collect();
+        assert_eq!(keys.len(), 10, "{keys:?}");
+        assert_eq!(
+            with(&[("ft-monitor.toml", &keys.join("\n"))]).unwrap(),
             Defaults::default()
         );
     }

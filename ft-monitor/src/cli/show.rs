@@ -101,14 +101,16 @@ pub(super) fn events(
     for line in &lines {
         print_event(line, as_json, out)?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         out.flush().map_err(|error| written(&error))?;
         match client.next_from_monitor()? {
             Reply::Event(line) => print_event(&line, as_json, out)?,
             _ => return Err(client.strange()),
         }
     }
-    Ok(())
 }
 
 fn print_event(line: &EventLine, as_json: bool, out: &mut dyn Write) -> Result<(), CliError> {

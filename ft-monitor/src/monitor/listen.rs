@@ -211,10 +211,12 @@ impl Monitor {
         else {
             return;
         };
-        if self.guests.get(&handle).is_none() || self.is_performing(open.id) {
+        if self.is_performing(open.id) {
             return;
         }
-        let tracked = &self.guests[&handle];
+        let Some(tracked) = self.guests.get(&handle) else {
+            return;
+        };
         let outcome = match (open.deed, tracked.evidence.life) {
             // Still being worked on, perhaps for this very intent.
             (_, Life::Building | Life::Dying) => return,

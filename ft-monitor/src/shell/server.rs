@@ -124,7 +124,10 @@ async fn events(
     lines.retain(wanted);
     lines.drain(..lines.len().saturating_sub(last as usize));
     send(&mut stream, &Reply::Events(lines)).await?;
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         match news.recv().await {
             Ok(line) if wanted(&line) => send(&mut stream, &Reply::Event(line)).await?,
             Ok(_) => {}
@@ -135,7 +138,6 @@ async fn events(
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// A client that does not take its answer is left.

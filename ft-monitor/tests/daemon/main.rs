@@ -1,5 +1,7 @@
 //! The real programs, `ft-monitor` and `parapet`, against an agent on a socket: what the simulation cannot show.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod agent;
 
 use agent::FakeAgent;

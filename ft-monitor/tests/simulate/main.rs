@@ -9,13 +9,16 @@
 //!
 //! Mutants of the two decisions must each break a promise: a check that nothing can trip checks nothing.
 
+mod agent;
+mod faults;
 mod guest;
 mod mutants;
 mod rng;
 mod world;
 
+use faults::Faults;
 use ft_monitor::monitor::Rules;
-use world::{Faults, World};
+use world::World;
 
 fn keeps_its_promises(seeds: std::ops::Range<u64>, turns: u32, faults: Faults) -> (u32, u32) {
     let (mut restarts, mut kills) = (0, 0);

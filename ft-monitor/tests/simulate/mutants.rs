@@ -1,6 +1,7 @@
 //! Broken monitors, each of which must be caught.
 
-use crate::world::{Faults, World};
+use crate::faults::Faults;
+use crate::world::World;
 use ft_monitor::evidence::Evidence;
 use ft_monitor::evidence::guest::Life;
 use ft_monitor::monitor::Rules;

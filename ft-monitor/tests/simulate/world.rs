@@ -3,12 +3,13 @@
 //! The guests' true state is known here and nowhere else. The monitor sees only what the agent and the probes would tell it, late or never.
 //! Each step checks that what the monitor does was right in truth; see [`World::check`].
 
-use crate::guest::{SimGuest, Truth};
+use crate::faults::Faults;
+use crate::guest::SimGuest;
 use crate::rng::Rng;
 use ft_monitor::book::Book;
 use ft_monitor::monitor::{Action, Input, Monitor, Order, Performed, Question, Rules};
 use ft_monitor::policy::Defaults;
-use ft_monitor::record::{Deed, Entry, Record};
+use ft_monitor::record::{Entry, Record};
 use ft_monitor::time::{Mono, Now, Wall};
 use parapet_wire::agent::{Event, GuestState};
 use std::collections::VecDeque;
@@ -20,81 +21,44 @@ pub const TURN: Duration = Duration::from_millis(500);
 /// Restarts per hour that the guests allow.
 pub const LIMIT: u32 = 5;
 
-/// Which faults a run injects, as chances per turn in ten thousand.
-#[derive(Debug, Clone, Copy)]
-pub struct Faults {
-    pub guest: u64,
-    pub agent_loss: u64,
-    pub agent_refusal: u64,
-    pub monitor_kill: u64,
-    pub monitor_stall: u64,
-    pub probe_loss: u64,
-    pub network_loss: u64,
-    pub flapping: bool,
-}
-
-impl Faults {
-    pub const ALL: Faults = Faults {
-        guest: 60,
-        agent_loss: 40,
-        agent_refusal: 1500,
-        monitor_kill: 60,
-        monitor_stall: 30,
-        probe_loss: 100,
-        network_loss: 20,
-        flapping: false,
-    };
-
-    /// Only the guests break.
-    pub const GUESTS: Faults = Faults {
-        agent_loss: 0,
-        agent_refusal: 0,
-        monitor_kill: 0,
-        monitor_stall: 0,
-        probe_loss: 0,
-        network_loss: 0,
-        ..Faults::ALL
-    };
-}
-
 /// A promise that was broken.
 #[derive(Debug)]
 pub struct Violation(pub String);
 
 /// An order the agent works on.
-struct Work {
-    order: Order,
-    ends: Mono,
+pub struct Work {
+    pub order: Order,
+    pub ends: Mono,
     /// The monitor that gave it, to tell an answer to a dead one.
-    by: u64,
+    pub by: u64,
 }
 
 pub struct World {
-    rng: Rng,
-    faults: Faults,
-    rules: Rules,
+    pub rng: Rng,
+    pub faults: Faults,
+    pub rules: Rules,
     pub now: Now,
     pub guests: Vec<SimGuest>,
-    next_domid: u16,
-    monitor: Option<Monitor>,
+    pub next_domid: u16,
+    pub monitor: Option<Monitor>,
     /// Which life of the monitor this is.
-    life: u64,
-    journal: Vec<Entry>,
+    pub life: u64,
+    pub journal: Vec<Entry>,
     /// The fold of the journal, kept beside the monitor's own.
-    shadow: Book,
-    agent_back: Option<Mono>,
-    monitor_back: Option<Mono>,
-    monitor_stalled: Option<Mono>,
-    network_back: Option<Mono>,
-    network_quiet_until: Mono,
-    connected: bool,
+    pub shadow: Book,
+    pub agent_back: Option<Mono>,
+    pub monitor_back: Option<Mono>,
+    pub monitor_stalled: Option<Mono>,
+    pub network_back: Option<Mono>,
+    pub network_quiet_until: Mono,
+    pub connected: bool,
     /// The monitor has not noticed yet that its connection is gone.
-    hung_up: bool,
-    events: VecDeque<Event>,
-    work: Vec<Work>,
-    questions: Vec<Question>,
+    pub hung_up: bool,
+    pub events: VecDeque<Event>,
+    pub work: Vec<Work>,
+    pub questions: Vec<Question>,
     /// Since when nothing but the guests was broken.
-    calm_since: Mono,
+    pub calm_since: Mono,
     pub restarts: u32,
     pub kills: u32,
 }
@@ -167,7 +131,7 @@ impl World {
             || self.network_back.is_some()
     }
 
-    fn boot(&mut self, index: usize) {
+    pub fn boot(&mut self, index: usize) {
         let (domid, now) = (self.next_domid, self.now.mono);
         self.next_domid += 1;
         let boot = Duration::from_millis(self.rng.below(8000));
@@ -181,152 +145,23 @@ impl World {
         self.tell(started);
     }
 
-    fn tell(&mut self, event: Event) {
+    pub fn tell(&mut self, event: Event) {
         if self.connected {
             self.events.push_back(event);
         }
     }
 
-    fn chance(&mut self, per_ten_thousand: u64) -> bool {
+    pub fn chance(&mut self, per_ten_thousand: u64) -> bool {
         self.rng.below(10_000) < per_ten_thousand
     }
 
-    fn soon(&mut self, from_s: u64, to_s: u64) -> Mono {
+    pub fn soon(&mut self, from_s: u64, to_s: u64) -> Mono {
         self.now.mono.after(Duration::from_millis(
             self.rng.between(from_s * 1000, to_s * 1000),
         ))
     }
 
-    fn inject(&mut self) {
-        if self.chance(self.faults.guest) {
-            let index = self.rng.below(self.guests.len() as u64) as usize;
-            self.break_guest(index);
-        }
-        if self.chance(self.faults.agent_loss) && self.agent_back.is_none() {
-            self.agent_back = Some(self.soon(1, 40));
-            self.connected = false;
-            self.events.clear();
-            self.hung_up = true;
-        }
-        if self.chance(self.faults.monitor_stall) && self.monitor_back.is_none() {
-            self.monitor_stalled = Some(self.soon(4, 30));
-        }
-        if self.chance(self.faults.monitor_kill) {
-            self.kill_monitor();
-        }
-        if self.chance(self.faults.network_loss) && self.network_quiet_until < self.now.mono {
-            // Shorter than the hold that a fault on our own side is given, and not again at once.
-            let back = self.soon(1, 30);
-            self.network_back = Some(back);
-            self.network_quiet_until = back.after(Duration::from_secs(30));
-        }
-    }
-
-    fn kill_monitor(&mut self) {
-        self.kills += 1;
-        self.monitor = None;
-        self.hung_up = false;
-        self.monitor_stalled = None;
-        self.connected = false;
-        self.events.clear();
-        self.questions.clear();
-        self.monitor_back = Some(self.soon(0, 15));
-    }
-
-    fn break_guest(&mut self, index: usize) {
-        let guest = &mut self.guests[index];
-        if !guest.is_well() {
-            return;
-        }
-        match self.rng.below(8) {
-            0 | 1 => self.down(index, ShutdownReason::Crash),
-            2 => self.down(index, ShutdownReason::Watchdog),
-            3 | 4 if guest.visible_hang() => {
-                guest.truth = Truth::Hung {
-                    since: self.now.mono,
-                }
-            }
-            5 => self.down(index, ShutdownReason::Reboot),
-            6 if self.rng.below(4) == 0 => self.down(index, ShutdownReason::Poweroff),
-            7 => {
-                guest.silenced = !guest.silenced;
-                if guest.silenced && guest.beats > 0 {
-                    let uuid = guest.uuid;
-                    self.tell(Event::HeartbeatStopped { uuid });
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn down(&mut self, index: usize, reason: ShutdownReason) {
-        let guest = &mut self.guests[index];
-        let Some(domid) = guest.domid else { return };
-        guest.truth = Truth::Down {
-            reason,
-            since: self.now.mono,
-        };
-        let uuid = guest.uuid;
-        self.tell(Event::ShutDown {
-            uuid,
-            domid,
-            reason,
-        });
-        match reason {
-            // The agent's own business, also for protected guests.
-            ShutdownReason::Reboot => self.boot(index),
-            ShutdownReason::Poweroff => {
-                self.guests[index].operator_starts = Some(self.soon(5, 300));
-            }
-            _ if !self.guests[index].protected => self.boot(index),
-            _ => {}
-        }
-    }
-
-    fn heal(&mut self) {
-        let now = self.now.mono;
-        let over = |until: &mut Option<Mono>| {
-            let over = until.is_some_and(|until| until <= now);
-            if over {
-                *until = None;
-            }
-            over
-        };
-        over(&mut self.network_back);
-        over(&mut self.agent_back);
-        over(&mut self.monitor_stalled);
-        if over(&mut self.monitor_back) || (self.monitor.is_none() && self.monitor_back.is_none()) {
-            self.start_monitor();
-        }
-        let listening = self.monitor_back.is_none() && self.monitor_stalled.is_none();
-        if !self.connected && self.agent_back.is_none() && listening {
-            self.connected = true;
-            let guests = self
-                .guests
-                .iter()
-                .filter(|g| g.exists())
-                .map(SimGuest::told)
-                .collect();
-            self.events.push_back(Event::Snapshot(guests));
-            // xenstore tells the value of each watched node at once, also that of a dead guest.
-            for guest in self
-                .guests
-                .iter()
-                .filter(|g| g.beats > 0 && g.domid.is_some())
-            {
-                let event = match guest.silenced {
-                    true => Event::HeartbeatStopped { uuid: guest.uuid },
-                    false => Event::Heartbeat {
-                        uuid: guest.uuid,
-                        counter: guest.beats,
-                    },
-                };
-                self.events.push_back(event);
-            }
-        }
-    }
-
-    fn start_monitor(&mut self) {
+    pub fn start_monitor(&mut self) {
         let mut book = Book::default();
         self.journal.iter().for_each(|entry| book.apply(entry));
         self.life += 1;
@@ -355,73 +190,6 @@ impl World {
             if let Some(counter) = self.guests[index].beat(now) {
                 let uuid = self.guests[index].uuid;
                 self.tell(Event::Heartbeat { uuid, counter });
-            }
-        }
-    }
-
-    /// The agent finishes what it was asked to do, whether or not the one who asked still lives.
-    fn agent_works(&mut self) {
-        let now = self.now.mono;
-        let (done, rest) = std::mem::take(&mut self.work)
-            .into_iter()
-            .partition(|w| w.ends <= now);
-        self.work = rest;
-        for work in done {
-            let result = self.perform(&work.order);
-            let answer = match work.by == self.life && self.monitor.is_some() {
-                true if self.agent_back.is_some() => Performed::Unknown("hung up".into()),
-                true => result,
-                false => continue,
-            };
-            if self.monitor_stalled.is_some() {
-                // It will hear of it when it runs again.
-                self.work.push(Work {
-                    ends: now.after(TURN),
-                    ..work
-                });
-                continue;
-            }
-            self.step(Input::Performed {
-                order: work.order,
-                result: answer,
-            });
-        }
-    }
-
-    fn perform(&mut self, order: &Order) -> Performed {
-        let Some(index) = self
-            .guests
-            .iter()
-            .position(|g| g.uuid == order.guest && g.exists())
-        else {
-            return Performed::FoundDone(None);
-        };
-        if self.guests[index].domid != order.domid {
-            return Performed::FoundDone(Some(self.guests[index].told()));
-        }
-        match order.deed {
-            Deed::GiveUp => {
-                let uuid = self.guests[index].uuid;
-                self.guests[index].truth = Truth::Gone;
-                self.guests[index].domid = None;
-                self.tell(Event::Gone { uuid });
-                Performed::Done(None)
-            }
-            Deed::Restart if self.chance(self.faults.agent_refusal) => {
-                if self.rng.below(2) == 0 {
-                    // It got as far as destroying the old domain.
-                    self.guests[index].waits(self.now.mono);
-                    let told = self.guests[index].told();
-                    self.tell(Event::Changed(told));
-                }
-                Performed::Failed("not enough memory".into())
-            }
-            Deed::Restart => {
-                self.restarts += 1;
-                let at = self.now.mono;
-                self.guests[index].restarted.push(at);
-                self.boot(index);
-                Performed::Done(self.guests[index].domid)
             }
         }
     }
@@ -491,7 +259,7 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self, input: Input) {
+    pub fn step(&mut self, input: Input) {
         if let Some(monitor) = &mut self.monitor {
             let actions = monitor.step(input, self.now);
             self.write_down(&actions);
@@ -632,14 +400,6 @@ impl World {
             }
         }
         found
-    }
-
-    /// No more faults.
-    pub fn calm(&mut self) {
-        self.faults = Faults {
-            guest: 0,
-            ..Faults::GUESTS
-        };
     }
 
     /// Intents in the journal, and how many of them have no outcome.
