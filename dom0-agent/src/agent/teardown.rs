@@ -70,7 +70,11 @@ impl Agent {
         if guest.record.domid.is_none() {
             guest.record.domid = self.find_by_uuid(uuid)?;
         }
-        if let Some(domid) = guest.record.domid {
+        let ours = match guest.record.domid {
+            Some(domid) => self.is_ours(domid, uuid)?,
+            None => false,
+        };
+        if let Some(domid) = guest.record.domid.filter(|_| ours) {
             let _ = self.seams.xen.pause(domid);
         }
         if let Some(mut driver) = guest.driver.take() {
@@ -87,13 +91,26 @@ impl Agent {
         guest.console = None;
         guest.started = None;
         if let Some(domid) = guest.record.domid {
-            self.destroy_domain(domid)?;
-            self.remove_nodes(domid, uuid)?;
+            if ours {
+                self.destroy_domain(domid)?;
+                self.remove_nodes(domid, uuid)?;
+            } else {
+                let mut tree = Tree::new(domid);
+                tree.remove(&paths::vm(handle(uuid)));
+                self.commit_removal(tree)?;
+                self.remove_userdata(domid, uuid)?;
+            }
             guest.record.domid = None;
             guest.record.console = None;
         }
         self.remove_journals(uuid);
         Ok(())
+    }
+
+    /// False when Xen has given the number to another domain since: nothing of that one may be touched.
+    fn is_ours(&self, domid: DomId, uuid: Uuid) -> Result<bool, AgentError> {
+        let info = self.seams.xen.domain_info(domid)?;
+        Ok(info.is_none_or(|info| info.handle == handle(uuid)))
     }
 
     fn find_by_uuid(&self, uuid: Uuid) -> Result<Option<DomId>, AgentError> {
@@ -123,6 +140,10 @@ impl Agent {
             tree.remove(&paths::backends(kind, domid));
         }
         self.commit_removal(tree)?;
+        self.remove_userdata(domid, uuid)
+    }
+
+    fn remove_userdata(&self, domid: DomId, uuid: Uuid) -> Result<(), AgentError> {
         userdata::remove(&self.dirs.userdata, domid, uuid).map_err(|source| AgentError::File {
             what: "cannot remove userdata in",
             path: self.dirs.userdata.clone(),
