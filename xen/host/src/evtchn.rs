@@ -171,3 +171,52 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(notify, IOCTL_NOTIFY, LocalPort);
     nix::ioctl_write_ptr_bad!(restrict, IOCTL_RESTRICT_DOMID, u16);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    /// A socket stands for the device: reads give ports, writes unmask.
+    fn device() -> (EvtChn, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (EvtChn::from_fd(ours.into()).unwrap(), theirs)
+    }
+
+    #[test]
+    fn pending_takes_what_is_there_and_never_blocks() {
+        let (events, mut kernel) = device();
+        assert_eq!(events.pending().unwrap(), []);
+        assert!(!events.wait(Some(Duration::ZERO)).unwrap());
+        let ports: Vec<u8> = (1..=100_u32).flat_map(u32::to_ne_bytes).collect();
+        kernel.write_all(&ports).unwrap();
+        assert!(events.wait(None).unwrap());
+        let expected: Vec<Port> = (1..=100).map(Port).collect();
+        assert_eq!(events.pending().unwrap(), expected);
+    }
+
+    #[test]
+    fn one_pass_has_a_bound_and_the_rest_stays() {
+        let (events, mut kernel) = device();
+        let bound = PORTS_PER_READ * READS_PER_PASS;
+        kernel
+            .write_all(&9_u32.to_ne_bytes().repeat(bound + 1))
+            .unwrap();
+        assert_eq!(events.pending().unwrap().len(), bound);
+        assert_eq!(events.pending().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_port_is_unmasked_by_writing_it_back() {
+        let (events, mut kernel) = device();
+        events.unmask(Port(0x0102)).unwrap();
+        let mut word = [0; 4];
+        kernel.read_exact(&mut word).unwrap();
+        assert_eq!(u32::from_ne_bytes(word), 0x0102);
+        assert!(
+            events.notify(Port(1)).is_err(),
+            "a socket knows no event channels"
+        );
+    }
+}

@@ -179,3 +179,23 @@ impl<T> Refusal<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::HostProblem;
+
+    #[test]
+    fn a_machine_without_xen_is_told_so() {
+        match Xen::open() {
+            Ok(xen) => assert_eq!(xen.abi().version(), xen.version),
+            Err(error) => assert!(
+                matches!(
+                    error,
+                    Error::Host(HostProblem::NotXen | HostProblem::NotRoot { .. })
+                ),
+                "{error}"
+            ),
+        }
+    }
+}

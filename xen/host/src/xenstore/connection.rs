@@ -16,7 +16,7 @@ use super::error::StoreError;
 use super::frame::Frames;
 use super::translate::{Subject, encode_request};
 use super::watch::WatchSender;
-use super::wire::{WRITE_TIMEOUT, Wire};
+use super::wire::Wire;
 use crate::eventfd::EventFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -77,7 +77,7 @@ pub(super) struct Requests {
 impl Shared {
     /// Connects and starts the reader.
     pub fn connect(endpoints: Endpoints) -> Result<Arc<Self>, StoreError> {
-        let wire = Arc::new(Wire::new(endpoints.connect(WRITE_TIMEOUT)?));
+        let wire = Arc::new(Wire::new(endpoints.connect()?));
         let unreachable = |reason: String| StoreError::Unreachable {
             endpoint: "a reader of xenstore".to_owned(),
             reason,
@@ -360,7 +360,7 @@ impl Shared {
             if self.lock().closed {
                 return None;
             }
-            match self.endpoints.connect(WRITE_TIMEOUT) {
+            match self.endpoints.connect() {
                 Ok(link) => return self.relink(Wire::new(link)),
                 Err(error) => tracing::debug!(%error, "xenstored is still away"),
             }

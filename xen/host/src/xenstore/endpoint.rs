@@ -54,10 +54,10 @@ impl Endpoints {
     }
 
     /// Connects to the first that answers.
-    pub(super) fn connect(&self, timeout: Duration) -> Result<Link, StoreError> {
+    pub(super) fn connect(&self) -> Result<Link, StoreError> {
         let mut last = None;
         for path in &self.paths {
-            match Link::open(path, timeout) {
+            match Link::open(path) {
                 Ok(link) => return Ok(link),
                 // A place that does not exist says less than one that refuses.
                 Err(error) if last.is_some() && error.kind() == io::ErrorKind::NotFound => {}
@@ -80,8 +80,7 @@ pub(super) enum Link {
 }
 
 impl Link {
-    /// `timeout` bounds each write, and each read that is not preceded by a poll.
-    fn open(path: &Path, timeout: Duration) -> io::Result<Self> {
+    fn open(path: &Path) -> io::Result<Self> {
         if path.starts_with("/dev") || path.starts_with("/proc") {
             if !std::fs::metadata(path)?.file_type().is_char_device() {
                 return Err(io::Error::other("not a device"));
@@ -92,12 +91,18 @@ impl Link {
                 .open(path)
                 .map(Self::Device);
         }
-        let stream = UnixStream::connect(path)?;
-        stream.set_write_timeout(Some(timeout))?;
-        Ok(Self::Socket(stream))
+        UnixStream::connect(path).map(Self::Socket)
     }
 
-    /// Bounds reads as well, for a connection without a reader thread.
+    /// Bounds writes, for a connection that sends more than a socket holds.
+    pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Socket(stream) => stream.set_write_timeout(Some(timeout)),
+            Self::Device(_) => Ok(()),
+        }
+    }
+
+    /// Bounds reads, for a connection without a reader thread.
     pub fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Self::Socket(stream) => stream.set_read_timeout(Some(timeout)),
@@ -175,9 +180,7 @@ mod tests {
 
     #[test]
     fn a_missing_xenstored_is_named_with_its_place() {
-        let error = Endpoints::only("/nowhere/socket")
-            .connect(Duration::from_secs(1))
-            .unwrap_err();
+        let error = Endpoints::only("/nowhere/socket").connect().unwrap_err();
         assert!(error.to_string().contains("/nowhere/socket"), "{error}");
     }
 

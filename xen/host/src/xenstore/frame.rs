@@ -7,15 +7,28 @@ use std::io::{self, Read};
 use xen_abi::xs_wire::message::HEADER_BYTES;
 use xen_abi::xs_wire::{Message, PAYLOAD_MAX, WireError};
 
-/// Bytes read from the connection at once; several answers of a batch fit.
-pub const READ_BYTES: usize = 16 * 1024;
+/// Bytes of the first read from a connection: one page, as memory never touched costs a short command dear.
+pub const FIRST_READ_BYTES: usize = 4096;
+/// Most bytes read at once; reads that fill their buffer double it up to this.
+pub const READ_BYTES: usize = 32 * 1024;
 const _: () = assert!(READ_BYTES > HEADER_BYTES + PAYLOAD_MAX);
 
 /// The receiving side of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Frames {
     bytes: Vec<u8>,
     taken: usize,
+    read_bytes: usize,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            taken: 0,
+            read_bytes: FIRST_READ_BYTES,
+        }
+    }
 }
 
 impl Frames {
@@ -27,15 +40,18 @@ impl Frames {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         let have = self.bytes.len();
-        self.bytes.resize(have + READ_BYTES, 0);
+        self.bytes.resize(have + self.read_bytes, 0);
         let result = loop {
             match from.read(&mut self.bytes[have..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
         };
-        self.bytes
-            .truncate(have + result.as_ref().map_or(0, |count| *count));
+        let count = result.as_ref().map_or(0, |count| *count);
+        self.bytes.truncate(have + count);
+        if count == self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES);
+        }
         result
     }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use xen_abi::ids::{DomId, Gfn, Port};
 use xen_abi::xs_wire::{Message, Op, Request, reply};
 
-/// Longest that one read or write may take.
+/// Longest that xenstored may stay silent.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests in flight at once: answers to these fit the socket's buffer, so that neither side waits for the other.
+/// Requests in flight at once: they, and their answers, fit the socket's buffers, so that neither side waits for the other.
 pub const MAX_IN_FLIGHT: usize = 128;
 
 /// A connection used by one thread.
@@ -42,7 +42,7 @@ impl Quick {
     /// # Errors
     /// As [`Quick::connect`].
     pub fn connect_to(endpoints: &Endpoints) -> Result<Self, StoreError> {
-        let link = endpoints.connect(TIMEOUT)?;
+        let link = endpoints.connect()?;
         link.set_read_timeout(TIMEOUT)
             .map_err(|error| StoreError::Unreachable {
                 endpoint: "xenstored".to_owned(),

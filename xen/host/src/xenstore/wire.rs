@@ -26,6 +26,9 @@ struct Open {
 
 impl Wire {
     pub fn new(link: Link) -> Self {
+        if let Err(error) = link.set_write_timeout(WRITE_TIMEOUT) {
+            tracing::warn!(%error, "writes to xenstored have no time limit");
+        }
         Self {
             link,
             writing: Mutex::new(()),
