@@ -114,8 +114,7 @@ mod tests {
         assert_eq!(timeline.step("good", || Ok(4)).ok(), Some(4));
         assert!(
             timeline
-                .step("bad", || anyhow::bail!("no"))
-                .map(|()| ())
+                .step("bad", || -> Result<()> { anyhow::bail!("no") })
                 .is_err()
         );
         timeline.fact("pause", "3 ms");

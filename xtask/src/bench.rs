@@ -8,15 +8,21 @@ use stack_tests::bench;
 use stack_tests::rig::{Host, Shape, dirs, snapshot};
 use stack_tests::timeline::Timeline;
 
-/// There is nothing to choose.
+/// What may be left out.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Use target/dist as it is
+    #[arg(long)]
+    as_is: bool,
+}
 
 /// Measures and prints; the figures are also left in `target/lab/bench.json`.
-pub fn run(_: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut timeline = Timeline::default();
     timeline.step("Debian packages", crate::deps::ensure_installed)?;
-    timeline.step("release binaries", crate::dist::build)?;
+    if !arguments.as_is {
+        timeline.step("release binaries", crate::dist::build)?;
+    }
     let shape = Shape::deterministic();
     timeline.step("booted deterministic host", || snapshot::of(&shape))?;
     let host = timeline.step("a fork of it", || Host::fork(&shape))?;

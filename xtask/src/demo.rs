@@ -13,6 +13,9 @@ const HOST: &str = "demo";
 /// What to do afterwards.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Use target/dist as it is
+    #[arg(long)]
+    as_is: bool,
     /// Leave the host running, and say how to get a shell in dom0 and a guest's console
     #[arg(long)]
     keep: bool,
@@ -21,7 +24,7 @@ pub struct Arguments {
 /// Prepares everything, tells the story, prints the timeline.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut timeline = Timeline::default();
-    let outcome = prepare(&mut timeline).and_then(|()| tell(&mut timeline));
+    let outcome = prepare(arguments, &mut timeline).and_then(|()| tell(&mut timeline));
     if outcome.is_ok() && !arguments.keep {
         host::take_down(HOST)?;
     }
@@ -36,9 +39,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-fn prepare(timeline: &mut Timeline) -> Result<()> {
+fn prepare(arguments: &Arguments, timeline: &mut Timeline) -> Result<()> {
     timeline.step("Debian packages", crate::deps::ensure_installed)?;
-    timeline.step("release binaries", crate::dist::build)?;
+    if !arguments.as_is {
+        timeline.step("release binaries", crate::dist::build)?;
+    }
     timeline.step("dom0 image", || image::base(&Shape::default().suite))?;
     timeline.step("booted Xen host", || snapshot::of(&Shape::default()))?;
     if host::run_dir(HOST).exists() {

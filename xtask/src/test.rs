@@ -9,6 +9,9 @@ use stack_tests::timeline::Timeline;
 /// Which tests.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Use target/dist as it is
+    #[arg(long)]
+    as_is: bool,
     /// Handed to the test runner: a filter, or options
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     runner: Vec<String>,
@@ -18,7 +21,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut timeline = Timeline::default();
     timeline.step("Debian packages", crate::deps::ensure_installed)?;
-    timeline.step("release binaries", crate::dist::build)?;
+    if !arguments.as_is {
+        timeline.step("release binaries", crate::dist::build)?;
+    }
     timeline.step("dom0 image and booted host", || {
         snapshot::of(&Shape::default())
     })?;

@@ -55,13 +55,18 @@ fn build(kept: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A folder of its own, so that these small builds do not wait for a big one that holds cargo's lock.
+fn target_dir() -> PathBuf {
+    dirs::target().join("static")
+}
+
 /// Where [`build_static`] leaves a program.
 #[must_use]
 pub fn static_program(name: &str) -> PathBuf {
-    dirs::target().join(TRIPLE).join("release").join(name)
+    target_dir().join(TRIPLE).join("release").join(name)
 }
 
-/// Builds the release binaries of `package` with the C library linked in; they land in `target/<triple>/release`.
+/// Builds the release binaries of `package` with the C library linked in; see [`static_program`].
 ///
 /// Naming the target keeps the flag away from build scripts and procedural macros, which cannot be static.
 ///
@@ -81,6 +86,8 @@ pub fn build_static(package: &str) -> Result<()> {
             "--target",
             TRIPLE,
         ])
+        .arg("--target-dir")
+        .arg(target_dir())
         .env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
             "-C target-feature=+crt-static",
