@@ -57,6 +57,7 @@ impl Host {
     }
 
     fn fork_of(snapshot: &Snapshot, shape: &Shape, slot: Option<lock::Held>) -> Result<Self> {
+        sweep();
         let name = format!(
             "test-{}-{}",
             std::process::id(),
@@ -295,6 +296,24 @@ pub fn take_down(name: &str) -> Result<()> {
     let dir = run_dir(name);
     super::qemu::kill_detached(&dir)?;
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+}
+
+/// Removes what tests left that were killed before they could do it themselves; their machines died with them.
+fn sweep() {
+    for entry in fs::read_dir(dirs::part("run"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix("test-")
+            .and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Left behind is only untidy.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
 }
 
 fn failed_dir(name: &str) -> PathBuf {
