@@ -3,11 +3,15 @@
 //! Figures repeat to a per cent whatever else the machine does. They say nothing about caches, memory latency or parallelism. Nothing
 //! timed here may wait for a virtio disk: guests' files are in dom0's memory and programs have run once before.
 
+pub mod count;
+
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use lab_delegate::{Measurement, Timing};
 use serde::Serialize;
+
+use count::Cost;
 
 use crate::rig::{Host, deadline};
 use crate::stock::{Guest, Kind, XL};
@@ -29,11 +33,24 @@ pub struct Row {
     pub ours: Option<f64>,
 }
 
+/// What one command asks of Xen and xenstore.
+#[derive(Debug, Clone, Serialize)]
+pub struct CostRow {
+    /// What was done.
+    pub operation: String,
+    /// By Debian's tools.
+    pub stock: Option<Cost>,
+    /// By ours, if they can.
+    pub ours: Option<Cost>,
+}
+
 /// The figures of one run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Table {
     /// In the order of the runs.
     pub rows: Vec<Row>,
+    /// Counts, in the same order.
+    pub costs: Vec<CostRow>,
     /// What could not be measured, and why.
     pub notes: Vec<String>,
 }
@@ -43,6 +60,23 @@ struct Case {
     /// Names of the timed steps; the first also gets a line for its first round if `cold`.
     steps: Vec<(String, Vec<String>)>,
     cold: bool,
+}
+
+impl Case {
+    /// The commands, with `tool` in place of `XL`.
+    fn commands(&self, tool: &str) -> Vec<Vec<String>> {
+        let with_tool = |word: &String| {
+            if word == "XL" {
+                tool.to_owned()
+            } else {
+                word.clone()
+            }
+        };
+        self.steps
+            .iter()
+            .map(|(_, argv)| argv.iter().map(with_tool).collect())
+            .collect()
+    }
 }
 
 /// Runs everything on `host`, which must be deterministic for the figures to mean anything.
@@ -61,6 +95,7 @@ pub fn run(host: &Host, timeline: &mut Timeline) -> Result<Table> {
     for case in cases(host)? {
         let title = case.steps[0].0.clone();
         let stock = timeline.step(&format!("stock: {title}"), || measure(host, &case, XL))?;
+        table.count(host, &case, timeline, ours)?;
         let mine = if ours {
             timeline.step(&format!("ours: {title}"), || measure(host, &case, OUR_XL))
         } else {
@@ -127,20 +162,9 @@ fn cases(host: &Host) -> Result<Vec<Case>> {
 
 /// Times of `case` with `tool` in place of `XL`.
 fn measure(host: &Host, case: &Case, tool: &str) -> Result<Vec<Timing>> {
-    let steps = case.steps.iter().map(|(_, argv)| {
-        argv.iter()
-            .map(|word| {
-                if word == "XL" {
-                    tool.to_owned()
-                } else {
-                    word.clone()
-                }
-            })
-            .collect()
-    });
     let measurement = Measurement {
         rounds: 1 + WARM_ROUNDS,
-        steps: steps.collect(),
+        steps: case.commands(tool),
     };
     let input = serde_json::to_vec(&measurement)?;
     let output = host.run_with(&["/lab/delegate", "time"], &input, deadline::GUEST_BOOT)?;
@@ -176,6 +200,43 @@ fn milliseconds(timing: &Timing) -> f64 {
 }
 
 impl Table {
+    /// Counts every step once with each tool; what ours cannot do becomes a note.
+    fn count(
+        &mut self,
+        host: &Host,
+        case: &Case,
+        timeline: &mut Timeline,
+        ours: bool,
+    ) -> Result<()> {
+        let title = &case.steps[0].0;
+        let all = |tool| {
+            case.commands(tool)
+                .iter()
+                .map(|argv| count::cost(host, argv))
+                .collect::<Result<Vec<_>>>()
+        };
+        let stock = timeline.step(&format!("count, stock: {title}"), || all(XL))?;
+        let mine = if ours {
+            timeline.step(&format!("count, ours: {title}"), || all(OUR_XL))
+        } else {
+            Ok(Vec::new())
+        };
+        let mine = mine.unwrap_or_else(|error| {
+            self.notes
+                .push(format!("count of ours, {title}: {error:#}"));
+            Vec::new()
+        });
+        for (step, (name, _)) in case.steps.iter().enumerate() {
+            let (stock, ours) = (stock.get(step).copied(), mine.get(step).copied());
+            self.costs.push(CostRow {
+                operation: name.clone(),
+                stock,
+                ours,
+            });
+        }
+        Ok(())
+    }
+
     fn add(&mut self, case: &Case, stock: &[Timing], ours: &[Timing]) {
         if case.cold {
             let operation = format!("{}, first time", case.steps[0].0);
@@ -192,6 +253,29 @@ impl Table {
                 ours: warm(ours, step),
             });
         }
+    }
+}
+
+impl Table {
+    fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cells = |cost: Option<Cost>| {
+            cost.map_or(("-".into(), "-".into()), |cost| {
+                (cost.hypercalls.to_string(), cost.xenstore.to_string())
+            })
+        };
+        let (head, rule) = ("hypercalls and xenstore requests", "");
+        writeln!(f, "\n| {head:<44} | {:>14} | {:>14} |", "stock", "ours")?;
+        writeln!(f, "|{rule:-<46}|{:->16}|{:->16}|", ":", ":")?;
+        for row in &self.costs {
+            let ((stock_calls, stock_asks), (our_calls, our_asks)) =
+                (cells(row.stock), cells(row.ours));
+            writeln!(
+                f,
+                "| {:<44} | {stock_calls:>6} {stock_asks:>7} | {our_calls:>6} {our_asks:>7} |",
+                row.operation
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -217,6 +301,7 @@ impl fmt::Display for Table {
                 row.operation
             )?;
         }
+        self.write_costs(f)?;
         writeln!(
             f,
             "\nTime is an instruction count (2 ns each): no caches, no memory latency, one CPU for dom0 and guests."
@@ -259,6 +344,7 @@ mod tests {
         let table = Table {
             rows: vec![row],
             notes: vec!["why".into()],
+            ..Table::default()
         };
         let text = table.to_string();
         assert!(

@@ -3,7 +3,9 @@
 use anyhow::{Result, ensure};
 use stack_tests::rig::leaks::Inventory;
 use stack_tests::rig::{Host, Shape, nested};
+use stack_tests::scenario::main_job;
 use stack_tests::stock::{self, Kind};
+use stack_tests::timeline::Timeline;
 
 #[test]
 fn a_fork_is_a_xen_host_with_a_working_stock_toolstack() -> Result<()> {
@@ -100,34 +102,35 @@ fn two_forks_do_not_see_each_other() -> Result<()> {
 }
 
 #[test]
-fn a_stock_pv_guest_boots_uses_its_devices_and_goes() -> Result<()> {
+fn stock_guests_of_both_kinds_boot_use_disk_and_network_and_go() -> Result<()> {
     nested(&Shape::default(), |host| {
-        a_stock_guest_lives(host, Kind::Pv)
+        let mut timeline = Timeline::default();
+        main_job::with_stock_tools(host, &mut timeline)?;
+        timeline.print();
+        Ok(())
     })
 }
 
 #[test]
-fn a_stock_pvh_guest_boots_uses_its_devices_and_goes() -> Result<()> {
-    nested(&Shape::default(), |host| {
-        a_stock_guest_lives(host, Kind::Pvh)
-    })
-}
+fn guests_go_on_where_a_saved_host_had_them() -> Result<()> {
+    let shape = Shape::default();
+    for kind in [Kind::Pv, Kind::Pvh] {
+        let host = Host::fork(&shape)?;
+        stock::Guest::bare("ticks", kind).create(&host)?;
+        host.guest("ticks").wait_up()?;
+        host.guest("ticks").sh("echo kept > /tmp/mark")?;
+        let before = host.guest("ticks").uptime()?;
 
-fn a_stock_guest_lives(host: &Host, kind: Kind) -> Result<()> {
-    let guest = stock::Guest::minimal("g", kind, 11);
-    guest.create(host)?;
-    let inside = host.guest("g");
-    inside.wait_up()?;
-    inside.sh(
-        "mke2fs -q /dev/xvda && mount -t ext4 /dev/xvda /mnt && echo kept > /mnt/f && umount /mnt",
-    )?;
-    inside.sh("ping -c 2 10.77.0.1")?;
-    let (before, after) = (inside.uptime()?, inside.uptime()?);
-    ensure!(
-        after > before,
-        "the clock of the {kind:?} guest stands at {before}"
-    );
-    guest.destroy(host)
+        let host = host.reborn(&shape)?;
+        let inside = host.guest("ticks");
+        assert_eq!(inside.sh("cat /tmp/mark")?.trim(), "kept");
+        let (first, second) = (inside.uptime()?, inside.uptime()?);
+        ensure!(
+            before < first && first < second,
+            "{kind:?}: uptime {before}, then {first}, then {second}"
+        );
+    }
+    Ok(())
 }
 
 #[test]

@@ -56,6 +56,5 @@ fn prepare(arguments: &Arguments, timeline: &mut Timeline) -> Result<()> {
 
 fn tell(timeline: &mut Timeline) -> Result<()> {
     let host = Host::open(HOST)?;
-    host.mount_product()?;
-    main_job::with_stock_tools(&host, timeline)
+    main_job::with_parapet(&host, timeline)
 }

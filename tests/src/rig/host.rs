@@ -30,7 +30,9 @@ pub struct Host {
     dir: PathBuf,
     qmp: Mutex<Qmp>,
     qemu: Option<Qemu>,
-    _slot: Option<lock::Held>,
+    slot: Option<lock::Held>,
+    /// Folders of the machines that this one went on from; its disks lie on theirs.
+    behind: Vec<PathBuf>,
 }
 
 impl Host {
@@ -69,8 +71,32 @@ impl Host {
             dir,
             qmp: Mutex::new(qmp),
             qemu: Some(qemu),
-            _slot: slot,
+            slot,
+            behind: Vec::new(),
         })
+    }
+
+    /// Saves this host with everything that runs in it, ends it, and goes on from what was saved.
+    ///
+    /// # Errors
+    /// When it cannot be saved or does not start again.
+    pub fn reborn(mut self, shape: &Shape) -> Result<Self> {
+        let machine = snapshot::of(shape)?.machine;
+        let saved = Snapshot {
+            dir: self.dir.clone(),
+            machine,
+        };
+        snapshot::save(
+            self.qmp.get_mut().unwrap_or_else(PoisonError::into_inner),
+            &saved.state(),
+        )?;
+        if let Some(qemu) = self.qemu.take() {
+            qemu.quit(self.qmp.get_mut().unwrap_or_else(PoisonError::into_inner))?;
+        }
+        let mut next = Self::fork_of(&saved, shape, self.slot.take())?;
+        next.behind = std::mem::take(&mut self.behind);
+        next.behind.push(self.dir.clone());
+        Ok(next)
     }
 
     /// A fork that outlives this process, for people: see [`open`](Self::open) and [`take_down`].
@@ -104,7 +130,8 @@ impl Host {
             dir,
             qmp: Mutex::new(qmp),
             qemu: None,
-            _slot: None,
+            slot: None,
+            behind: Vec::new(),
         })
     }
 
@@ -276,8 +303,10 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if self.qemu.take().is_some() {
-            // Left behind is only untidy.
-            drop(fs::remove_dir_all(&self.dir));
+            for dir in self.behind.iter().chain([&self.dir]) {
+                // Left behind is only untidy.
+                drop(fs::remove_dir_all(dir));
+            }
         }
     }
 }

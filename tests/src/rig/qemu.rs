@@ -99,6 +99,21 @@ impl Qemu {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Asks the machine to end and waits until it has, so that everything is on its disks.
+    ///
+    /// # Errors
+    /// When it does not within [`deadline::QMP`]; it is killed then.
+    pub fn quit(mut self, qmp: &mut Qmp) -> Result<()> {
+        // It may be gone before it has answered.
+        drop(qmp.execute("quit", serde_json::json!({})));
+        let give_up = Instant::now() + deadline::scaled(deadline::QMP);
+        while self.is_running() {
+            ensure!(Instant::now() < give_up, "QEMU does not end");
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     /// Lets the process live on after this one; only for a machine that was started detached.
     pub fn let_go(self) {
         std::mem::forget(self);

@@ -39,6 +39,14 @@ pub struct Snapshot {
     pub machine: Machine,
 }
 
+impl Snapshot {
+    /// Its memory; a snapshot that has this is complete.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+}
+
 /// The snapshot of `shape`; built, with the image under it, when something that it depends on has changed.
 ///
 /// # Errors
@@ -109,8 +117,7 @@ fn boot(shape: &Shape, machine: &Machine, dir: &Path) -> Result<()> {
         )
     })?;
     // An ordinary end, so that the disks' caches are written.
-    drop(qmp.execute("quit", json!({})));
-    drop(qemu);
+    qemu.quit(&mut qmp)?;
     fs::rename(dir.join("memory"), dir.join("state"))?;
     eprintln!(
         "lab: {} host booted and saved in {:.0} s",
@@ -192,10 +199,9 @@ pub fn fork(shape: &Shape, snapshot: &Snapshot, dir: &Path, detached: bool) -> R
     };
     let (qemu, mut qmp) = Qemu::start(dir, shape, &machine, detached)?;
     mapped_ram(&mut qmp)?;
-    let state = snapshot.dir.join("state");
     qmp.execute(
         "migrate-incoming",
-        json!({ "uri": format!("file:{}", state.display()) }),
+        json!({ "uri": format!("file:{}", snapshot.state().display()) }),
     )?;
     let limit = deadline::scaled(deadline::FORK);
     let state = qmp.await_field("query-status", "status", &["inmigrate", "prelaunch"], limit)?;
