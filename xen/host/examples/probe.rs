@@ -16,6 +16,7 @@ use xen_abi::sysctl::{POLICY_HVM_DEFAULT, POLICY_PV_DEFAULT};
 use xen_host::evtchn::EvtChn;
 use xen_host::gntdev::GntDev;
 use xen_host::seam::{DomainControl, Events, Grants, HostControl, MemoryControl};
+use xen_host::uring::DiskRing;
 use xen_host::xen::Xen;
 use xen_host::xenstore::client::Client;
 use xen_host::xenstore::quick::Quick;
@@ -119,6 +120,12 @@ fn host(xen: &Xen) -> Outcome {
 fn store() -> Outcome {
     let client = Client::connect()?;
     let root = "/tool/parapet-probe";
+    let result = store_under(&client, root);
+    StoreExt::remove(&client, TxId::NONE, root)?;
+    result
+}
+
+fn store_under(client: &Client, root: &str) -> Outcome {
     let watch = client.watch(root)?;
     watch
         .next_timeout(Duration::from_secs(5))
@@ -138,7 +145,6 @@ fn store() -> Outcome {
     println!("xenstore: watch fired for {fired}");
     let answers = client.call(TxId::NONE, &[StoreOp::GetPermissions(root.into())])?;
     println!("xenstore: permissions {answers:?}");
-    StoreExt::remove(&client, TxId::NONE, root)?;
     println!(
         "xenstore: dom0 introduced {}",
         client.is_introduced(DomId::DOM0)?
@@ -169,6 +175,16 @@ fn ports(xen: &Xen) -> Outcome {
         "ports: after unmask {:?}",
         listener.wait(Some(Duration::from_secs(5)))?
     );
+    listener
+        .pending()?
+        .into_iter()
+        .try_for_each(|port| listener.unmask(port))?;
+    let mut ring = DiskRing::new(&[listener.fd()], 1, 4)?;
+    ring.poll(0, 77)?;
+    ring.submit()?;
+    caller.notify(ours)?;
+    ring.submit_and_wait(Some(Duration::from_secs(5)))?;
+    println!("ports: io_uring woke with {:?}", ring.next_completion());
     caller.restrict(DomId(1))?;
     let refused = caller.bind_interdomain(DomId::DOM0, theirs).is_err();
     println!("ports: restricted to domain 1, binding dom0 refused: {refused}");

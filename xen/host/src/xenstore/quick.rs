@@ -14,7 +14,7 @@ use xen_abi::ids::{DomId, Gfn, Port};
 use xen_abi::xs_wire::{Message, Op, Request, reply};
 
 /// Longest that xenstored may stay silent.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests in flight at once: they, and their answers, fit the socket's buffers, so that neither side waits for the other.
 pub const MAX_IN_FLIGHT: usize = 128;
 
