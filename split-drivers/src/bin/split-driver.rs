@@ -1,32 +1,17 @@
-//! `split-driver`: serves the disks, networks and consoles of one guest. Started by the agent as root, with a listening socket as descriptor 0.
+//! `split-driver`: serves the disks, networks and consoles of one guest. See [`split_drivers::control::options`].
 
 use anyhow::Context;
 use clap::Parser;
+use split_drivers::control::options::Arguments;
 use split_drivers::control::{driver::Driver, pool::Pool, sandbox, server};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use xen_abi::ids::DomId;
 use xen_host::devices::HostDevices;
-
-/// Serves the devices of one guest.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// The guest.
-    #[arg(long)]
-    domid: u16,
-    /// User that the driver becomes; by default one that only this guest's driver has.
-    #[arg(long)]
-    uid: Option<u32>,
-    /// Stay the user that started it, without any sandbox: for looking at it with a debugger only.
-    #[arg(long, hide = true)]
-    no_sandbox: bool,
-}
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     start_log();
-    let domid = DomId(arguments.domid);
+    let domid = arguments.guest();
     let socket = std::io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -35,11 +20,7 @@ fn main() -> anyhow::Result<()> {
     sandbox::set_limits()?;
     let pool = Pool::open(&HostDevices, domid)?;
     if !arguments.no_sandbox {
-        sandbox::enter(
-            arguments
-                .uid
-                .unwrap_or(split_drivers::limits::UID_BASE + u32::from(domid.0)),
-        )?;
+        sandbox::enter(arguments.user())?;
     }
     let mut driver = Driver::new(pool)?;
     tracing::info!(%domid, pid = std::process::id(), "serving");

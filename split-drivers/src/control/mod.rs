@@ -12,6 +12,7 @@ pub mod consoles;
 pub mod disks;
 pub mod driver;
 pub mod nets;
+pub mod options;
 pub mod pool;
 pub mod sandbox;
 pub mod server;
