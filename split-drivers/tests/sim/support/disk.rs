@@ -123,9 +123,14 @@ impl Disk {
         assert!(self.driver.is_finished());
         let host = self.world.host("successor");
         self.driver = Driver::new(Pool::open(&host, self.at.domid).unwrap()).unwrap();
+        // The kernel lets go of a finished ring's files in its own time.
+        let open = OpenDisk {
+            lock_timeout_ms: 10_000,
+            ..open_order(self.read_only)
+        };
         order(
             &mut self.driver,
-            OrderBody::OpenDisk(open_order(self.read_only)),
+            OrderBody::OpenDisk(open),
             vec![opened(&self.image)],
         )
         .unwrap();
