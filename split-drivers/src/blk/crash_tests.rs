@@ -62,7 +62,7 @@ impl Guest {
         } else {
             Protocol::X86_32
         };
-        let front = Front::new(protocol, seed % 3 == 0, 1);
+        let front = Front::new(protocol, seed.is_multiple_of(3), 1);
         let pages = (0..BLOCKS).map(|_| front.memory.page()).collect();
         let descriptors = (0..BLOCKS).map(|_| front.memory.page()).collect();
         let medium = Medium::new(usize::try_from(BLOCKS).unwrap() * 4096);

@@ -8,6 +8,10 @@ use crate::disk::Step;
 use crate::ring::copy::GrantRange;
 use xen_abi::io::blkif::SECTOR_BYTES;
 
+/// Bytes of a sector, as lengths within a page are counted.
+const SECTOR: u16 = 512;
+const _: () = assert!(SECTOR as u64 == SECTOR_BYTES);
+
 /// What to do, in which order, for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -86,7 +90,7 @@ impl Plan {
 }
 
 fn pieces(transfer: &Transfer) -> Vec<GrantRange> {
-    let sector = SECTOR_BYTES as u16;
+    let sector = SECTOR;
     transfer
         .segments
         .iter()

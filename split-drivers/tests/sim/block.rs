@@ -11,7 +11,7 @@ use xen_sim::{GuestSpec, World};
 
 fn pattern(sector: u64, len: usize) -> Vec<u8> {
     (0..len)
-        .map(|i| (sector as usize * 31 + i * 7 + i / 512).to_le_bytes()[0])
+        .map(|i| (usize::try_from(sector).unwrap() * 31 + i * 7 + i / 512).to_le_bytes()[0])
         .collect()
 }
 
