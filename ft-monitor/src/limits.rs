@@ -27,6 +27,10 @@ pub const TICK_MAX: Duration = Duration::from_secs(1);
 pub const TICK_MIN: Duration = Duration::from_millis(20);
 /// A step that comes this late means that the monitor itself stood still: what it did not hear then proves nothing.
 pub const STALL: Duration = Duration::from_secs(3);
+/// After a gap in listening, silence counts again only when this much was listened without one: two beats.
+pub const SETTLE: Duration = Duration::from_secs(2);
+/// Shortest time between two entries about stalls of the monitor itself.
+pub const STALL_LOG_EVERY: Duration = Duration::from_secs(60);
 /// Time between two entries that only bring the accounts up to date: what a killed monitor can lose of them.
 pub const ACCOUNT_EVERY: Duration = Duration::from_secs(60);
 /// Shortest time between two entries about suspicion of the same guest.
@@ -98,6 +102,7 @@ pub const JOURNALS_KEPT: usize = 3;
 
 const _: () = assert!(TICK_MIN.as_millis() < TICK_MAX.as_millis());
 const _: () = assert!(TICK_MAX.as_millis() * 2 < STALL.as_millis());
+const _: () = assert!(SETTLE.as_millis() < STALL.as_millis());
 const _: () = assert!(STALL.as_millis() <= HEARTBEAT_TIMEOUT_MIN.as_millis());
 const _: () = assert!(PROBE_TIMEOUT_DEFAULT.as_millis() <= PROBE_EVERY_DEFAULT.as_millis());
 const _: () = assert!(BACKOFF_FIRST_DEFAULT.as_millis() <= BACKOFF_CAP_DEFAULT.as_millis());

@@ -16,6 +16,7 @@
 
 use crate::evidence::Evidence;
 use crate::evidence::guest::Life;
+use crate::limits::SETTLE;
 use crate::policy::Policy;
 use crate::time::{Mono, human};
 use serde::{Deserialize, Serialize};
@@ -187,7 +188,7 @@ pub fn membership(evidence: &Evidence, policy: &Policy, now: Mono) -> (Member, M
 /// What the evidence means. Total and deterministic.
 #[must_use]
 pub fn verdict(evidence: &Evidence, policy: &Policy, around: Around, now: Mono) -> Verdict {
-    if evidence.listening.is_none() {
+    if evidence.listening().is_none() {
         return Verdict::Unseen;
     }
     match evidence.life {
@@ -218,19 +219,15 @@ fn running(evidence: &Evidence, policy: &Policy, around: Around, now: Mono) -> V
     let hold = policy.times.common_cause_hold;
     let mut doubt = None;
     if let Some((silent, limit)) = silence(evidence, policy, now) {
-        let since = evidence
-            .beats
-            .last
-            .or(evidence.listening)
-            .unwrap_or(evidence.started);
+        let since = evidence.beats.last.unwrap_or(evidence.opened);
         let common = around.heartbeats.all_fail() && silent < limit + hold;
-        if silent >= limit && !common {
+        if silent >= limit && !common && settled(evidence, now) {
             return Verdict::Failed {
                 cause: Cause::Hang,
                 since,
             };
         }
-        if silent >= limit {
+        if silent >= limit && common {
             doubt = Some(Verdict::Suspect {
                 since,
                 why: Doubt::CommonCause(Cause::Hang),
@@ -248,7 +245,8 @@ fn running(evidence: &Evidence, policy: &Policy, around: Around, now: Mono) -> V
             continue;
         };
         let enough = series.failures >= policy.times.probe_failures;
-        let common = around.probes.all_fail() && now.since(since) < long_enough(policy) + hold;
+        let failing = now.since(since).saturating_sub(series.deaf);
+        let common = around.probes.all_fail() && failing < long_enough(policy) + hold;
         if enough && !common {
             return Verdict::Failed {
                 cause: Cause::Unreachable,
@@ -272,19 +270,21 @@ fn long_enough(policy: &Policy) -> Duration {
     policy.times.probe_every * policy.times.probe_failures
 }
 
-/// From when silence counts: the last beat, or when somebody began to listen. `None`: heartbeats are not judged.
+/// From when silence counts: the last beat, or when somebody began to listen, later by what nobody heard. `None`: heartbeats are not judged.
 fn heard_from(evidence: &Evidence, policy: &Policy) -> Option<Mono> {
     policy.heartbeat_timeout?;
     if evidence.beats.stopped || !evidence.beats.armed {
         return None;
     }
-    Some(
-        evidence
-            .beats
-            .last
-            .unwrap_or_default()
-            .max(evidence.listening?),
-    )
+    let last = evidence.beats.last.unwrap_or_default();
+    Some(last.max(evidence.opened).after(evidence.deaf))
+}
+
+/// Whether what was missed during the last gap has had the time to arrive.
+fn settled(evidence: &Evidence, now: Mono) -> bool {
+    evidence
+        .listening()
+        .is_some_and(|since| now.since(since) >= SETTLE)
 }
 
 /// How long the heartbeat has been silent, and how long it may be.
@@ -303,17 +303,23 @@ pub fn next_change(evidence: &Evidence, policy: &Policy, now: Mono) -> Option<Mo
     }
     let grace = evidence.started.after(policy.times.grace);
     let mut moments = vec![grace];
+    moments.extend(
+        evidence
+            .listening()
+            .map(|since| since.after(SETTLE).max(grace)),
+    );
     if let (Some(from), Some(limit)) = (heard_from(evidence, policy), policy.heartbeat_timeout) {
         for span in [limit / 2, limit, limit + policy.times.common_cause_hold] {
             moments.push(from.after(span).max(grace));
         }
     }
-    for since in evidence
-        .probes
-        .iter()
-        .filter_map(|series| series.failing_since)
-    {
-        moments.push(since.after(long_enough(policy) + policy.times.common_cause_hold));
+    for series in &evidence.probes {
+        let held = long_enough(policy) + policy.times.common_cause_hold + series.deaf;
+        moments.extend(
+            series
+                .failing_since
+                .map(|since| since.after(held).max(grace)),
+        );
     }
     moments.into_iter().filter(|moment| *moment > now).min()
 }

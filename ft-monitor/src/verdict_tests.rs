@@ -1,6 +1,7 @@
 //! Tables over the thresholds: one row per promise.
 
 use super::*;
+use crate::evidence::Hearing;
 use crate::evidence::probe::Target;
 use crate::policy::Defaults;
 use parapet_wire::agent::{Protection, Watching};
@@ -81,7 +82,7 @@ fn what_the_agent_says_decides_before_anything_else() {
         let evidence = Evidence { life, ..beating(1) };
         assert_eq!(alone(&evidence, 99_000), expected);
         let deaf = Evidence {
-            listening: None,
+            hearing: Hearing::Deaf { since: at },
             ..evidence
         };
         assert_eq!(alone(&deaf, 99_000), Verdict::Unseen);
@@ -168,9 +169,71 @@ fn nothing_counts_during_the_grace() {
 }
 
 #[test]
-fn silence_counts_only_from_when_somebody_listened() {
-    let mut evidence = beating(40_000);
-    evidence.listen_from(Mono(100_000));
+fn silence_counts_only_while_somebody_listens() {
+    let last = 40_000;
+    let mut evidence = beating(last);
+    // 6 s of silence heard, then 50 s in which nobody listened: 4 s are still to come.
+    evidence.missed(Duration::from_secs(50), Mono(last + 56_000));
+    let hung = |now| {
+        matches!(
+            alone(&evidence, now),
+            Verdict::Failed {
+                cause: Cause::Hang,
+                ..
+            }
+        )
+    };
+    assert!(!hung(last + 60_000 - 1));
+    assert!(hung(last + 60_000));
+}
+
+#[test]
+fn after_a_gap_a_beat_has_time_to_arrive() {
+    let last = 40_000;
+    let mut evidence = beating(last);
+    evidence.missed(Duration::from_secs(5), Mono(last + 14_900));
+    // The silence is full at 15 000, but the queue of what was missed may not be read yet.
+    assert!(matches!(
+        alone(&evidence, last + 16_899),
+        Verdict::Suspect { .. }
+    ));
+    assert!(matches!(
+        alone(&evidence, last + 16_900),
+        Verdict::Failed {
+            cause: Cause::Hang,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn the_hold_for_a_common_cause_counts_only_what_was_listened() {
+    let all = Crowd {
+        watched: 2,
+        failing: 2,
+    };
+    let around = Around {
+        heartbeats: all,
+        probes: all,
+    };
+    let mut evidence = unanswered(60_000, 3);
+    evidence.missed(Duration::from_secs(40), Mono(110_000));
+    let held = |now| verdict(&evidence, &policy(), around, Mono(now));
+    assert!(matches!(held(144_999), Verdict::Suspect { .. }));
+    assert!(matches!(
+        held(145_000),
+        Verdict::Failed {
+            cause: Cause::Unreachable,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn nothing_from_before_a_new_start_counts() {
+    let mut evidence = unanswered(60_000, 3);
+    evidence.beat(1, Mono(40_000));
+    evidence.start_over(Mono(100_000));
     assert_eq!(
         alone(&evidence, 100_000 + TIMEOUT_MS / 2 - 1),
         Verdict::Healthy

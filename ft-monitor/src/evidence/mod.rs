@@ -17,6 +17,7 @@ use crate::evidence::guest::{Beats, Life};
 use crate::evidence::probe::{Series, Target};
 use crate::time::Mono;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use xen_abi::domain::ShutdownReason;
 use xen_abi::ids::DomId;
 
@@ -43,6 +44,21 @@ impl Signs {
     }
 }
 
+/// Whether anybody listens to a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// The agent is connected and this program has run without a gap since then.
+    Listening {
+        /// Since when.
+        since: Mono,
+    },
+    /// The agent is away.
+    Deaf {
+        /// Since when.
+        since: Mono,
+    },
+}
+
 /// Everything heard about one guest's present domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -52,8 +68,12 @@ pub struct Evidence {
     pub life: Life,
     /// When this domain was first known to run.
     pub started: Mono,
-    /// Since when nothing would have been missed: the agent connected, this program running without a gap. `None`: not listening now.
-    pub listening: Option<Mono>,
+    /// Whether anybody listens.
+    pub hearing: Hearing,
+    /// From when silence can count at all, if nothing was heard since.
+    pub opened: Mono,
+    /// Time since the last sign of life in which nobody listened: it is no silence.
+    pub deaf: Duration,
     /// Heartbeats.
     pub beats: Beats,
     /// Answers to questions from outside, in the order of the policy.
@@ -68,7 +88,9 @@ impl Evidence {
             domid,
             life,
             started: at,
-            listening: Some(at),
+            hearing: Hearing::Listening { since: at },
+            opened: at,
+            deaf: Duration::ZERO,
             beats: Beats::default(),
             probes: targets.iter().cloned().map(Series::new).collect(),
         }
@@ -114,9 +136,52 @@ impl Evidence {
         news
     }
 
-    /// Nothing heard before `at` proves anything: the connection was away, or this program stood still.
-    pub fn listen_from(&mut self, at: Mono) {
-        self.listening = Some(at);
+    /// Since when nothing would have been missed; `None`: nobody listens now.
+    #[must_use]
+    pub fn listening(&self) -> Option<Mono> {
+        match self.hearing {
+            Hearing::Listening { since } => Some(since),
+            Hearing::Deaf { .. } => None,
+        }
+    }
+
+    /// A heartbeat counter was seen.
+    pub fn beat(&mut self, counter: u64, at: Mono) {
+        let before = self.beats.last;
+        self.beats.note(counter, at);
+        if self.beats.last != before {
+            self.deaf = Duration::ZERO;
+        }
+    }
+
+    /// The connection is lost.
+    pub fn go_deaf(&mut self, at: Mono) {
+        if self.listening().is_some() {
+            self.hearing = Hearing::Deaf { since: at };
+        }
+    }
+
+    /// The connection is back: the time without it is no silence.
+    pub fn hear_again(&mut self, at: Mono) {
+        if let Hearing::Deaf { since } = self.hearing {
+            self.missed(at.since(since), at);
+        }
+    }
+
+    /// Nobody listened for `gap` up to `at`. What was silent before stays so: a host that stalls all the time must still notice a hang.
+    pub fn missed(&mut self, gap: Duration, at: Mono) {
+        self.deaf += gap;
+        self.hearing = Hearing::Listening { since: at };
+        for series in &mut self.probes {
+            series.missed(gap);
+        }
+    }
+
+    /// Nothing heard or not heard before `at` proves anything.
+    pub fn start_over(&mut self, at: Mono) {
+        self.hearing = Hearing::Listening { since: at };
+        self.opened = at;
+        self.deaf = Duration::ZERO;
         for series in &mut self.probes {
             series.forget_failures();
         }
@@ -168,6 +233,29 @@ mod tests {
         evidence.recall(signs);
         assert_eq!(evidence.signs(), signs);
         assert!(!evidence.signs_since(Mono(0)).any());
+    }
+
+    #[test]
+    fn time_without_ears_is_no_silence_and_a_beat_ends_it() {
+        let mut evidence = about(&[]);
+        evidence.beat(1, Mono(1000));
+        evidence.missed(Duration::from_secs(5), Mono(7000));
+        evidence.go_deaf(Mono(8000));
+        evidence.go_deaf(Mono(8500));
+        assert_eq!(evidence.listening(), None);
+        evidence.hear_again(Mono(10_000));
+        assert_eq!(
+            (evidence.deaf, evidence.listening()),
+            (Duration::from_secs(7), Some(Mono(10_000)))
+        );
+        evidence.beat(1, Mono(10_500));
+        assert_eq!(
+            evidence.deaf,
+            Duration::from_secs(7),
+            "the same counter again is no beat"
+        );
+        evidence.beat(2, Mono(11_000));
+        assert_eq!(evidence.deaf, Duration::ZERO);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::limits::PROBE_TEXT_MAX_BYTES;
 use crate::time::Mono;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +162,8 @@ pub struct Series {
     pub failures: u32,
     /// When the first question that failed of those was asked.
     pub failing_since: Option<Mono>,
+    /// Time since then in which nobody listened.
+    pub deaf: Duration,
     /// The last failure, in one line.
     pub last_error: Option<String>,
     /// When it was last asked.
@@ -179,6 +182,7 @@ impl Series {
             last_success: None,
             failures: 0,
             failing_since: None,
+            deaf: Duration::ZERO,
             last_error: None,
             asked: None,
             in_flight: false,
@@ -205,10 +209,18 @@ impl Series {
         }
     }
 
+    /// Nobody listened for `gap`: the guest has not failed for that much longer.
+    pub fn missed(&mut self, gap: Duration) {
+        if self.failing_since.is_some() {
+            self.deaf += gap;
+        }
+    }
+
     /// Starts counting failures anew.
     pub fn forget_failures(&mut self) {
         self.failures = 0;
         self.failing_since = None;
+        self.deaf = Duration::ZERO;
     }
 }
 

@@ -39,7 +39,7 @@ impl Monitor {
         };
         if common_cause_is_over(&tracked.verdict, around) {
             // What everybody failed by, somebody survived: what was counted meanwhile proves nothing about this one.
-            tracked.evidence.listen_from(now.mono);
+            tracked.evidence.start_over(now.mono);
         }
         let verdict = (self.rules.verdict)(&tracked.evidence, &tracked.policy, around, now.mono);
         let before = std::mem::replace(&mut tracked.verdict, verdict.clone());

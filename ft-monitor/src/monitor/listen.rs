@@ -19,7 +19,7 @@ impl Monitor {
         let was_up = self.link.is_up();
         let why = clip(why);
         for tracked in self.guests.values_mut() {
-            tracked.evidence.listening = None;
+            tracked.evidence.go_deaf(now.mono);
         }
         self.link = match std::mem::replace(&mut self.link, Link::Never) {
             Link::Down { since, .. } => Link::Down {
@@ -47,7 +47,7 @@ impl Monitor {
             } => self.shut_down(uuid, domid, reason, now),
             Event::Heartbeat { uuid, counter } => {
                 if let Some(tracked) = self.guests.get_mut(&uuid) {
-                    tracked.evidence.beats.note(counter, now.mono);
+                    tracked.evidence.beat(counter, now.mono);
                 }
                 self.note_signs(uuid, now);
             }
@@ -89,12 +89,8 @@ impl Monitor {
         for guest in guests {
             self.observe(guest, now);
         }
-        for tracked in self
-            .guests
-            .values_mut()
-            .filter(|t| t.evidence.listening.is_none())
-        {
-            tracked.evidence.listen_from(now.mono);
+        for tracked in self.guests.values_mut() {
+            tracked.evidence.hear_again(now.mono);
         }
         let missing = |handle: &&Handle| !present.contains(handle);
         let gone: BTreeSet<Handle> = self
@@ -173,9 +169,7 @@ impl Monitor {
         {
             let evidence = &mut tracked.evidence;
             evidence.life = evidence.life.hear(state, now.mono);
-            if evidence.listening.is_none() {
-                evidence.listen_from(now.mono);
-            }
+            evidence.hear_again(now.mono);
             if tracked.policy.probes != policy.probes {
                 evidence.retarget(&policy.probes);
             }
@@ -304,7 +298,7 @@ impl Monitor {
         };
         let evidence = &mut tracked.evidence;
         let same_domain = evidence.domid == question.domid;
-        let listening = evidence.listening.unwrap_or(now.mono);
+        let listening = evidence.listening().unwrap_or(now.mono);
         let series = evidence
             .probes
             .iter_mut()

@@ -18,7 +18,7 @@ use crate::book::Book;
 use crate::evidence::Evidence;
 use crate::evidence::agent::Link;
 use crate::evidence::probe::Target;
-use crate::limits::{ACCOUNT_EVERY, ALARMS_MAX, STALL, TICK_MAX, TICK_MIN};
+use crate::limits::{ACCOUNT_EVERY, ALARMS_MAX, STALL, STALL_LOG_EVERY, TICK_MAX, TICK_MIN};
 use crate::plan::{History, Plan};
 use crate::policy::{Defaults, Policy};
 use crate::record::{Deed, Entry, IntentId, Record};
@@ -176,6 +176,7 @@ pub struct Monitor {
     asking: usize,
     around: Around,
     last_step: Mono,
+    stall_noted: Option<Mono>,
     last_entry: Mono,
     out: Vec<Action>,
 }
@@ -201,6 +202,7 @@ impl Monitor {
             asking: 0,
             around: Around::default(),
             last_step: now.mono,
+            stall_noted: None,
             last_entry: now.mono,
             out: Vec::new(),
         };
@@ -266,12 +268,16 @@ impl Monitor {
         if gap < STALL {
             return;
         }
-        if self.link.is_up() {
+        let lately = self
+            .stall_noted
+            .is_some_and(|at| now.mono.since(at) < STALL_LOG_EVERY);
+        if self.link.is_up() && !lately {
+            self.stall_noted = Some(now.mono);
             self.record(Record::Stalled { ms: millis(gap) }, now);
         }
         for tracked in self.guests.values_mut() {
-            if tracked.evidence.listening.is_some() {
-                tracked.evidence.listen_from(now.mono);
+            if tracked.evidence.listening().is_some() {
+                tracked.evidence.missed(gap, now.mono);
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::faults::Faults;
 use crate::world::World;
-use ft_monitor::evidence::Evidence;
 use ft_monitor::evidence::guest::Life;
+use ft_monitor::evidence::{Evidence, Hearing};
 use ft_monitor::monitor::Rules;
 use ft_monitor::plan::{History, Plan, plan};
 use ft_monitor::policy::Policy;
@@ -59,7 +59,8 @@ fn one_that_takes_a_poweroff_for_a_crash() {
 fn one_that_takes_its_own_deafness_for_silence() {
     let rules = with_verdict(|evidence, policy, around, now| {
         let mut deaf = evidence.clone();
-        deaf.listening = Some(Mono(0));
+        deaf.hearing = Hearing::Listening { since: Mono(0) };
+        deaf.deaf = Duration::ZERO;
         verdict(&deaf, policy, around, now)
     });
     caught(
