@@ -10,7 +10,7 @@
 
 use super::drivers::OrderError;
 use super::error::AgentError;
-use super::guest::{Console, Device, DeviceBody, Guest, SharedGuest};
+use super::guest::{Console, Device, DeviceBody, Guest};
 use super::links::LinkSpec;
 use super::record::{ConsoleFacts, Record, Stage};
 use super::request::{build_request, kind};
@@ -27,17 +27,18 @@ use crate::layout::{Tree, device, domain};
 use crate::xenbus::machine::Phase;
 use parapet_wire::agent as wire;
 use parapet_wire::driver::{
-    ConnectConsole, DeviceKind, Medium, OpenDisk, OrderBody, Outcome, offer,
+    ConnectConsole, DeviceKind, DriverFault, Medium, OpenDisk, OrderBody, Outcome, offer,
 };
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
+use xen_abi::domain::DomainInfo;
 use xen_abi::grant_table::RESERVED_CONSOLE;
 use xen_abi::ids::DomId;
 use xen_host::pty::Pty;
-use xen_host::xenstore::store::{StoreExt, TxId};
+use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
 
 /// First bytes of a MAC address that is drawn: Xen's own.
 const XEN_OUI: [u8; 3] = [0x00, 0x16, 0x3e];
@@ -65,14 +66,20 @@ impl Agent {
     ) -> Result<DomId, AgentError> {
         draw_what_is_open(&mut config);
         check(&config)?;
-        self.check_identity(&config)?;
-        let guest = self.enter(Record::new(config, options.unmanaged));
-        self.start(&guest, options.paused)
+        let guest = {
+            let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+            self.check_identity(&config)?;
+            self.enter(Record::new(config, options.unmanaged))
+        };
+        self.start(lock(&guest), options.paused)
     }
 
     /// Builds the domain of a guest that is in the table and has none.
-    pub(super) fn start(&self, shared: &SharedGuest, paused: bool) -> Result<DomId, AgentError> {
-        let mut guest = lock(shared);
+    pub(super) fn start(
+        &self,
+        mut guest: MutexGuard<'_, Guest>,
+        paused: bool,
+    ) -> Result<DomId, AgentError> {
         match self.bring_up(&mut guest, paused) {
             Ok(domid) => {
                 tracing::info!(name = guest.record.config.name, %domid, "guest started");
@@ -88,22 +95,16 @@ impl Agent {
 
     /// After a failed start nothing of the domain stays. A protected guest that had run before waits for the monitor to try again; any other is forgotten.
     fn undo(&self, mut guest: MutexGuard<'_, Guest>) {
-        let uuid = guest.record.uuid;
         let again = guest.record.starts > 1 && guest.protection() != wire::Protection::None;
-        guest.record.stage = if again { Stage::Waiting } else { Stage::Dying };
-        let removed = self
-            .remove_all(&mut guest)
-            .and_then(|()| if again { self.save(&guest) } else { Ok(()) });
-        if let Err(error) = removed {
-            // The record says what is left to do; the next start of the agent finishes it.
-            tracing::error!(name = guest.record.config.name, %error, "a failed guest could not be removed");
-            let _ = self.save(&guest);
-        } else if !again && let Err(error) = self.records.remove(uuid) {
-            tracing::error!(%uuid, %error, "the record of a failed guest stays behind");
-        }
-        drop(guest);
-        if !again {
-            self.forget(uuid);
+        let name = guest.record.config.name.clone();
+        let undone = if again {
+            self.take_down(&mut guest)
+        } else {
+            self.give_up(guest)
+        };
+        if let Err(error) = undone {
+            // The record says what is left to do; [`Agent::reap`] tries again.
+            tracing::error!(name, %error, "a failed guest could not be removed yet");
         }
     }
 
@@ -127,15 +128,16 @@ impl Agent {
         });
         self.save(guest)?;
         self.furnish(guest, &built)?;
+        if !paused {
+            self.seams.xen.unpause(built.domid)?;
+        }
+        // The last step: who finds `building` undoes a guest that nobody was promised, who finds `running` adopts one that lacks nothing.
         guest.record.stage = Stage::Running;
         self.save(guest)?;
         (self.outlets.news)(News::Started {
             uuid: guest.record.uuid,
             domid: built.domid,
         });
-        if !paused {
-            self.seams.xen.unpause(built.domid)?;
-        }
         guest.started = Some(Instant::now());
         Ok(built.domid)
     }
@@ -405,11 +407,20 @@ impl Agent {
                 });
             }
         }
-        if let Some(domid) = self.domain_named(&config.name)? {
-            return Err(AgentError::NameInUse {
-                name: config.name.clone(),
-                domid,
-            });
+        for (info, name) in self.named_domains()? {
+            if name.as_ref() == Some(&config.name) {
+                return Err(AgentError::NameInUse {
+                    name: config.name.clone(),
+                    domid: info.domid,
+                });
+            }
+            // A guest that cannot be built is looked for by its uuid to be removed: it must never find somebody else's.
+            if info.handle == handle(config.uuid) {
+                return Err(AgentError::UuidInUse {
+                    uuid: config.uuid.to_string(),
+                    name: name.unwrap_or_else(|| format!("domain {}", info.domid)),
+                });
+            }
         }
         Ok(())
     }
@@ -419,18 +430,29 @@ impl Agent {
     /// # Errors
     /// Xen or xenstore does not answer.
     pub fn domain_named(&self, name: &str) -> Result<Option<DomId>, AgentError> {
-        use xen_host::xenstore::store::{StoreOp, StoreReply};
+        Ok(self
+            .named_domains()?
+            .into_iter()
+            .find(|(_, found)| found.as_deref() == Some(name))
+            .map(|(info, _)| info.domid))
+    }
+
+    /// All domains, with the names that xenstore has for them.
+    fn named_domains(&self) -> Result<Vec<(DomainInfo, Option<String>)>, AgentError> {
         let domains = self.seams.xen.domain_list(DomId::DOM0)?;
         let ops: Vec<StoreOp> = domains
             .iter()
             .map(|info| StoreOp::Read(format!("/local/domain/{}/name", info.domid)))
             .collect();
-        let replies = self.seams.store.call(TxId::NONE, &ops)?;
+        let names = self.seams.store.call(TxId::NONE, &ops)?;
+        let text = |reply| match reply {
+            Ok(StoreReply::Value(value)) => String::from_utf8(value).ok(),
+            _ => None,
+        };
         Ok(domains
-            .iter()
-            .zip(replies)
-            .find(|(_, reply)| matches!(reply, Ok(StoreReply::Value(value)) if value == name.as_bytes()))
-            .map(|(info, _)| info.domid))
+            .into_iter()
+            .zip(names.into_iter().map(text))
+            .collect())
     }
 }
 
@@ -442,7 +464,7 @@ pub(super) fn order_driver(
     fds: Vec<OwnedFd>,
 ) -> Result<Outcome, AgentError> {
     let Some(process) = guest.driver.as_mut() else {
-        return Err(AgentError::Driver {
+        return Err(AgentError::DriverAway {
             domid,
             what: "is not running".into(),
         });
@@ -453,9 +475,10 @@ pub(super) fn order_driver(
 }
 
 fn driver(domid: DomId, error: &OrderError) -> AgentError {
-    AgentError::Driver {
-        domid,
-        what: error.to_string(),
+    let what = error.to_string();
+    match error {
+        OrderError::Refused(DriverFault { retry: false, .. }) => AgentError::Driver { domid, what },
+        OrderError::Refused(_) | OrderError::Lost(_) => AgentError::DriverAway { domid, what },
     }
 }
 
@@ -520,7 +543,9 @@ fn check(config: &DomainConfig) -> Result<(), AgentError> {
 
 /// Fixes what the configuration left open, so that a restart gives the same guest.
 fn draw_what_is_open(config: &mut DomainConfig) {
-    for vif in &mut config.vifs {
+    for (position, vif) in (0..).zip(&mut config.vifs) {
+        // Positions change when an interface is detached.
+        vif.devid.get_or_insert(position);
         if vif.mac.is_none() {
             let [a, b, c, ..] = Uuid::new_v4().into_bytes();
             let [x, y, z] = XEN_OUI;

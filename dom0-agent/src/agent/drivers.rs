@@ -53,10 +53,10 @@ pub enum OrderError {
 
 /// Starts and finds drivers.
 pub trait Drivers: Debug + Send + Sync {
-    /// Starts a driver and greets it.
+    /// Starts a driver and greets it. One of this guest that is still there is ended first.
     ///
     /// # Errors
-    /// It could not be started, or did not answer in time.
+    /// It could not be started, or did not answer in time; no process is left then.
     fn start(&self, spec: DriverSpec, news: NewsSink) -> Result<Box<dyn Driver>, OrderError>;
 
     /// Reaches a driver that an earlier agent started; `None` when none is there.
@@ -68,6 +68,12 @@ pub trait Drivers: Debug + Send + Sync {
         spec: DriverSpec,
         news: NewsSink,
     ) -> Result<Option<Box<dyn Driver>>, OrderError>;
+
+    /// Ends a driver that nobody is connected to, and waits until it is gone; fine when there is none.
+    ///
+    /// # Errors
+    /// It does not go away.
+    fn end(&self, uuid: Uuid) -> Result<(), OrderError>;
 }
 
 /// One driver process.

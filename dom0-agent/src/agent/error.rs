@@ -97,6 +97,14 @@ pub enum AgentError {
         /// What is wrong.
         what: String,
     },
+    /// The guest's driver process ended, or is not ready yet: its successor, or the same order a little later, may do.
+    #[error("driver of domain {domid}: {what}")]
+    DriverAway {
+        /// Whose.
+        domid: DomId,
+        /// What became of it.
+        what: String,
+    },
     /// The guest did not answer.
     #[error("{what}: the guest did not answer within {seconds} s")]
     GuestTimedOut {
@@ -142,6 +150,11 @@ impl AgentError {
             }
             _ => FailureKind::Failed,
         }
+    }
+
+    /// Whether the fault lies beyond the device that met it, and the same attempt may work a little later.
+    pub(super) fn passes(&self) -> bool {
+        matches!(self, Self::Xen(_) | Self::DriverAway { .. })
     }
 
     /// What the client is told.

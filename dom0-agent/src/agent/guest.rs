@@ -36,6 +36,8 @@ pub struct Guest {
     pub started: Option<Instant>,
     /// Driver deaths since the last one that was long enough ago, for back-off.
     pub driver_deaths: u32,
+    /// Forgotten: who waited for its lock finds nothing to do any more.
+    pub gone: bool,
 }
 
 /// A device that takes part in xenbus.
@@ -85,6 +87,12 @@ impl DeviceBody {
         }
     }
 
+    /// An interface whose tap could not be opened again.
+    #[must_use]
+    pub fn lacks_tap(&self) -> bool {
+        matches!(self, Self::Net { queues, .. } if queues.is_empty())
+    }
+
     /// Handshake of its frontends.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
@@ -118,6 +126,7 @@ impl Guest {
             down: None,
             started: None,
             driver_deaths: 0,
+            gone: false,
         }
     }
 

@@ -1,20 +1,22 @@
 //! Attach and detach on a running guest, rename, planned driver replacement.
 
 use super::create::order_driver;
+use super::drivers::DriverNews;
 use super::error::AgentError;
 use super::guest::{Guest, SharedGuest};
 use super::record::Stage;
-use super::{Agent, DETACH_TIMEOUT, lock};
+use super::{Agent, DETACH_TIMEOUT, News, lock};
 use crate::config::disk::DiskSpec;
 use crate::config::vdev::vdev_number;
 use crate::config::vif::{Mac, VifSpec};
 use crate::layout::{Tree, paths};
+use crate::xenbus::machine::{Phase, state};
 use parapet_wire::agent as wire;
 use parapet_wire::driver::{DeviceKind, OrderBody};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 use xen_abi::ids::DomId;
-use xen_host::xenstore::store::{StoreExt, StoreOp, TxId};
+use xen_host::xenstore::store::{StoreExt, StoreOp};
 
 impl Agent {
     fn ours(&self, domid: DomId, what: &'static str) -> Result<SharedGuest, AgentError> {
@@ -37,15 +39,27 @@ impl Agent {
     pub fn attach_disk(&self, domid: DomId, spec: &DiskSpec) -> Result<(), AgentError> {
         let shared = self.ours(domid, "block-attach")?;
         let mut guest = lock(&shared);
-        let mut tree = Tree::new(domid);
-        let devid = self.furnish_disk(&mut guest, domid, spec, &mut tree)?;
+        let devid = disk_number(&spec.vdev)?;
+        let key = (DeviceKind::Disk, devid);
+        must_be_free(&guest, key, &spec.vdev)?;
+        // The record first: an agent that dies in here knows of everything that it may find.
         guest.record.config.disks.push(spec.clone());
-        let written = self
-            .seams
-            .store
-            .commit("a new disk", &tree.into_ops())
-            .map_err(AgentError::from);
-        self.keep_or_undo(&mut guest, domid, (DeviceKind::Disk, devid), written)
+        let mut tree = Tree::new(domid);
+        let attached = self
+            .save(&guest)
+            .and_then(|()| self.furnish_disk(&mut guest, domid, spec, &mut tree))
+            .and_then(|_| self.show_device(&guest, tree));
+        attached.inspect_err(|_| {
+            guest
+                .record
+                .config
+                .disks
+                .retain(|other| other.vdev != spec.vdev);
+            if !guest.devices.contains_key(&key) {
+                self.close_disk(&mut guest, domid, devid);
+            }
+            self.undo_attach(&mut guest, domid, key);
+        })
     }
 
     /// Adds a network interface to a running guest; answers its device number.
@@ -65,32 +79,39 @@ impl Agent {
         };
         let devid = spec.devid.or_else(|| free(&guest)).unwrap_or(0);
         spec.devid = Some(devid);
+        let key = (DeviceKind::Net, devid);
+        must_be_free(&guest, key, &devid.to_string())?;
+        guest.record.config.vifs.push(spec.clone());
         let mut tree = Tree::new(domid);
-        self.furnish_net(&mut guest, domid, devid, &spec, &mut tree)?;
-        guest.record.config.vifs.push(spec);
-        let written = self
-            .seams
-            .store
-            .commit("a new interface", &tree.into_ops())
-            .map_err(AgentError::from);
-        self.keep_or_undo(&mut guest, domid, (DeviceKind::Net, devid), written)?;
-        Ok(devid)
+        let attached = self
+            .save(&guest)
+            .and_then(|()| self.furnish_net(&mut guest, domid, devid, &spec, &mut tree))
+            .and_then(|()| self.show_device(&guest, tree));
+        attached.map(|()| devid).inspect_err(|_| {
+            guest
+                .record
+                .config
+                .vifs
+                .retain(|other| other.devid != Some(devid));
+            self.undo_attach(&mut guest, domid, key);
+        })
     }
 
-    fn keep_or_undo(
-        &self,
-        guest: &mut Guest,
-        domid: DomId,
-        key: (DeviceKind, u32),
-        written: Result<(), AgentError>,
-    ) -> Result<(), AgentError> {
-        let kept = written
-            .and_then(|()| self.save(guest))
-            .and_then(|()| self.write_userdata(guest));
-        if kept.is_err() {
-            self.remove_device(guest, domid, key)?;
+    /// Lets the guest and stock tools see a new device.
+    fn show_device(&self, guest: &Guest, tree: Tree) -> Result<(), AgentError> {
+        self.seams.store.commit("a new device", &tree.into_ops())?;
+        self.write_userdata(guest)
+    }
+
+    fn undo_attach(&self, guest: &mut Guest, domid: DomId, key: (DeviceKind, u32)) {
+        let undone = if guest.devices.contains_key(&key) {
+            self.remove_device(guest, domid, key)
+        } else {
+            self.save(guest)
+        };
+        if let Err(error) = undone {
+            tracing::error!(%domid, device = ?key, %error, "a device that could not be attached is not removed yet");
         }
-        kept
     }
 
     /// Removes a device from a running guest. Without `force` the guest must let go of it within [`DETACH_TIMEOUT`].
@@ -103,6 +124,21 @@ impl Agent {
         kind: DeviceKind,
         devid: u32,
         force: bool,
+    ) -> Result<(), AgentError> {
+        self.detach_within(domid, kind, devid, force, DETACH_TIMEOUT)
+    }
+
+    /// As [`Agent::detach`], with another patience.
+    ///
+    /// # Errors
+    /// As [`Agent::detach`].
+    pub fn detach_within(
+        &self,
+        domid: DomId,
+        kind: DeviceKind,
+        devid: u32,
+        force: bool,
+        patience: Duration,
     ) -> Result<(), AgentError> {
         let what = if kind == DeviceKind::Disk {
             "block-detach"
@@ -133,7 +169,7 @@ impl Agent {
             ops.push(StoreOp::Remove(front.clone()));
         }
         self.seams().store.commit("detach", &ops)?;
-        let deadline = Instant::now() + DETACH_TIMEOUT;
+        let deadline = Instant::now() + patience;
         loop {
             self.settle(&shared)?;
             if !lock(&shared).devices.contains_key(&key) {
@@ -141,15 +177,35 @@ impl Agent {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || watch.next_timeout(left).is_none() {
-                self.seams()
-                    .store
-                    .write_text(TxId::NONE, &format!("{back}/online"), "1")?;
+                self.keep_device(&lock(&shared), key, &back)?;
                 return Err(AgentError::GuestTimedOut {
                     what: format!("{what} of device {devid}"),
-                    seconds: DETACH_TIMEOUT.as_secs(),
+                    seconds: patience.as_secs(),
                 });
             }
         }
+    }
+
+    /// Takes back that a device is to go, so that a guest which wakes up later keeps it.
+    fn keep_device(
+        &self,
+        guest: &Guest,
+        key: (DeviceKind, u32),
+        back: &str,
+    ) -> Result<(), AgentError> {
+        let Some(device) = guest.devices.get(&key) else {
+            return Ok(());
+        };
+        let state = match device.phase {
+            Phase::InitWait => state::INIT_WAIT,
+            Phase::Connected => state::CONNECTED,
+            Phase::Closed | Phase::Gone => state::CLOSED,
+        };
+        let ops = [
+            StoreOp::Write(format!("{back}/online"), b"1".to_vec()),
+            StoreOp::Write(format!("{back}/state"), state.to_string().into_bytes()),
+        ];
+        Ok(self.seams().store.commit("detach given up", &ops)?)
     }
 
     /// Gives a guest another name.
@@ -232,11 +288,26 @@ impl Agent {
                 old.kill();
             }
             guest.driver_deaths = 0;
-            self.replace_driver(&mut guest)?;
+            if let Err(error) = self.replace_driver(&mut guest) {
+                // A guest without a driver is nobody's wish: the daemon goes on trying.
+                let uuid = guest.record.uuid;
+                (self.outlets.news)(News::Driver(DriverNews::Died { uuid, pid: 0 }));
+                return Err(error);
+            }
             replaced += 1;
         }
         Ok(replaced)
     }
+}
+
+fn must_be_free(guest: &Guest, key: (DeviceKind, u32), name: &str) -> Result<(), AgentError> {
+    if guest.devices.contains_key(&key) {
+        return Err(AgentError::Device {
+            device: name.to_owned(),
+            what: "this guest has one of that number already".into(),
+        });
+    }
+    Ok(())
 }
 
 /// Device number of a disk named by name or number.

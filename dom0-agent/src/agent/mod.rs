@@ -114,6 +114,8 @@ pub struct Agent {
     links: Arc<dyn Links>,
     outlets: Outlets,
     table: Mutex<BTreeMap<Uuid, SharedGuest>>,
+    /// Held between finding a name free and taking it.
+    naming: Mutex<()>,
 }
 
 impl Agent {
@@ -146,6 +148,7 @@ impl Agent {
             links,
             outlets,
             table: Mutex::default(),
+            naming: Mutex::default(),
         })
     }
 

@@ -29,6 +29,8 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest a killed driver may take to be gone.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is looked at meanwhile, where nothing tells.
+const DEATH_LOOK: Duration = Duration::from_millis(2);
 /// First uid of the range drivers run as; each guest's driver gets its own.
 const UID_BASE: u32 = 0x5000_0000;
 
@@ -60,6 +62,10 @@ impl Processes {
         self.directory.join(format!("{uuid}.sock"))
     }
 
+    fn pid_file(&self, uuid: Uuid) -> PathBuf {
+        self.directory.join(format!("{uuid}.pid"))
+    }
+
     fn spawn(&self, spec: DriverSpec, socket: &Path) -> std::io::Result<Child> {
         let _ = fs::remove_file(socket);
         let listener = UnixListener::bind(socket)?;
@@ -67,7 +73,7 @@ impl Processes {
             self.log_directory
                 .join(format!("driver-{}.log", spec.domid)),
         )?;
-        Command::new(&self.program)
+        let child = Command::new(&self.program)
             .arg("--domid")
             .arg(spec.domid.to_string())
             .arg("--uid")
@@ -77,20 +83,43 @@ impl Processes {
             .stderr(Stdio::from(log))
             .env_clear()
             .current_dir("/")
-            .spawn()
+            .spawn()?;
+        // Should this process die before the next line, the socket still leads to the driver.
+        let birth = birth(child.id()).unwrap_or(0);
+        let _ = fs::write(self.pid_file(spec.uuid), format!("{} {birth}", child.id()));
+        Ok(child)
+    }
+}
+
+/// When a process was started, in the kernel's ticks; `None` when there is none, or only its zombie. Tells a process from a later one of the same id.
+fn birth(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    // Of proc_pid_stat(5): state is field 3 and starttime field 22; the name before the parenthesis is field 2.
+    match fields.first() {
+        Some(&"Z" | &"X") | None => None,
+        Some(_) => fields.get(19)?.parse().ok(),
     }
 }
 
 impl Drivers for Processes {
     fn start(&self, spec: DriverSpec, news: NewsSink) -> Result<Box<dyn Driver>, OrderError> {
+        self.end(spec.uuid)?;
         let socket = self.socket(spec.uuid);
         let child = self.spawn(spec, &socket).map_err(|error| {
             OrderError::Lost(format!("cannot start {}: {error}", self.program.display()))
         })?;
-        let mut process = Process::connect(spec, &socket, Some(child), news)
-            .map_err(|error| OrderError::Lost(format!("{}: {error}", socket.display())))?;
-        process.hello()?;
-        Ok(Box::new(process))
+        let greeted = Process::connect(spec, &socket, Some(child), news)
+            .map_err(|error| OrderError::Lost(format!("{}: {error}", socket.display())))
+            .and_then(|mut process| process.hello().map(|()| process));
+        match greeted {
+            Ok(process) => Ok(Box::new(process)),
+            Err(error) => {
+                self.end(spec.uuid)?;
+                Err(error)
+            }
+        }
     }
 
     fn attach(
@@ -104,6 +133,32 @@ impl Drivers for Processes {
         };
         process.hello()?;
         Ok(Some(Box::new(process)))
+    }
+
+    fn end(&self, uuid: Uuid) -> Result<(), OrderError> {
+        let path = self.pid_file(uuid);
+        let known = fs::read_to_string(&path).ok();
+        let numbers = known.as_deref().and_then(|text| text.split_once(' '));
+        let Some((pid, born)) = numbers
+            .and_then(|(pid, born)| Some((pid.parse::<u32>().ok()?, born.parse::<u64>().ok()?)))
+        else {
+            return Ok(());
+        };
+        let there = || birth(pid) == Some(born);
+        let deadline = Instant::now() + DEATH_TIMEOUT;
+        while there() {
+            if let Ok(pid) = i32::try_from(pid) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            if Instant::now() >= deadline {
+                return Err(OrderError::Lost(format!(
+                    "driver process {pid} does not go away"
+                )));
+            }
+            std::thread::sleep(DEATH_LOOK);
+        }
+        let _ = fs::remove_file(path);
+        Ok(())
     }
 }
 
@@ -183,6 +238,8 @@ impl Process {
                 Ok((answered, result)) if answered == id => return Ok(result?),
                 Ok(_late) => {}
                 Err(RecvTimeoutError::Timeout) => {
+                    // Its end is news then, and it is replaced.
+                    let _ = self.stream.shutdown(std::net::Shutdown::Both);
                     return Err(OrderError::Lost(format!(
                         "driver process {} did not answer within {} s",
                         self.pid,

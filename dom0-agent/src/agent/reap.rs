@@ -6,6 +6,8 @@
 //! | asked for a reboot | started again (`on_reboot`) | the same |
 //! | crashed, watchdog expired | the monitor decides; without a monitor, started again | `on_crash`, `on_watchdog` |
 //! | domain gone | somebody destroyed it: forgotten | the same |
+//!
+//! What was begun and could not be finished (a removal, a restart, an adoption) is tried again here too.
 
 use super::error::AgentError;
 use super::guest::{Guest, SharedGuest};
@@ -13,15 +15,18 @@ use super::record::Stage;
 use super::{Agent, handle, lock};
 use crate::config::events::{EventActions, ShutdownAction};
 use parapet_wire::agent as wire;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-use xen_abi::domain::ShutdownReason;
+use xen_abi::domain::{DomainInfo, ShutdownReason};
 use xen_abi::ids::DomId;
 
 /// How long a failed protected guest waits for the monitor's decision before the agent starts it again by itself.
 pub const MONITOR_GRACE: Duration = Duration::from_secs(10);
 /// A guest that asks for a reboot sooner than this after its start is held back to this, so that a boot loop does not eat the host.
 const SHORTEST_LIFE: Duration = Duration::from_secs(2);
+/// Pause before something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What one look at a guest decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,8 @@ enum Decision {
     Destroy,
     Restart,
     Report(ShutdownReason),
+    /// An adoption failed.
+    Adopt,
 }
 
 impl Agent {
@@ -39,47 +46,81 @@ impl Agent {
     /// # Errors
     /// Xen does not answer. Faults of single guests are logged.
     pub fn reap(&self) -> Result<Option<Instant>, AgentError> {
+        self.reap_at(Instant::now())
+    }
+
+    /// As [`Agent::reap`], at a time that the caller names: simulations do not wait for it.
+    ///
+    /// # Errors
+    /// As [`Agent::reap`].
+    pub fn reap_at(&self, now: Instant) -> Result<Option<Instant>, AgentError> {
         let domains = self.seams.xen.domain_list(DomId(1))?;
         let all: Vec<SharedGuest> = self.table().values().cloned().collect();
         let mut again: Option<Instant> = None;
         for shared in all {
-            let decision = {
-                let mut guest = lock(&shared);
-                let info = domains
-                    .iter()
-                    .find(|info| Some(info.domid) == guest.record.domid);
-                let gone =
-                    info.is_none_or(|info| info.dying || info.handle != handle(guest.record.uuid));
-                let reason = info.and_then(|info| info.shutdown);
-                let (decision, later) = decide(&mut guest, gone, reason, Instant::now());
-                again = match (again, later) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-                decision
+            let mut guest = lock(&shared);
+            let name = guest.record.config.name.clone();
+            let looked = self.look(&mut guest, &domains, now);
+            let (done, later) = match looked {
+                Ok((decision, later)) => (self.carry_out(guest, decision), later),
+                Err(error) => (Err(error), None),
             };
-            if let Err(error) = self.carry_out(&shared, decision) {
-                tracing::error!(%error, "a guest that stopped could not be dealt with");
-            }
+            let later = match done {
+                Ok(()) => later,
+                Err(error) => {
+                    tracing::error!(name, %error, "a guest that stopped could not be dealt with; tried again");
+                    Some(now + RETRY)
+                }
+            };
+            again = match (again, later) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
         }
         Ok(again)
     }
 
-    fn carry_out(&self, shared: &SharedGuest, decision: Decision) -> Result<(), AgentError> {
+    fn look(
+        &self,
+        guest: &mut Guest,
+        domains: &[DomainInfo],
+        now: Instant,
+    ) -> Result<(Decision, Option<Instant>), AgentError> {
+        let listed = domains
+            .iter()
+            .find(|info| Some(info.domid) == guest.record.domid)
+            .cloned();
+        // The list is older than the lock: a domain that was built while we waited for it is not in there.
+        let info = match (listed, guest.record.domid) {
+            (None, Some(domid)) => self.seams.xen.domain_info(domid)?,
+            (listed, _) => listed,
+        };
+        let ours = handle(guest.record.uuid);
+        let gone = info
+            .as_ref()
+            .is_none_or(|info| info.dying || info.handle != ours);
+        let reason = info.and_then(|info| info.shutdown);
+        Ok(decide(guest, gone, reason, now))
+    }
+
+    fn carry_out(
+        &self,
+        guest: MutexGuard<'_, Guest>,
+        decision: Decision,
+    ) -> Result<(), AgentError> {
         match decision {
             Decision::Nothing => Ok(()),
             Decision::Report(reason) => {
-                let guest = lock(shared);
-                let domid = guest.record.domid.unwrap_or(DomId::INVALID);
                 self.tell(wire::Event::ShutDown {
                     uuid: handle(guest.record.uuid),
-                    domid,
+                    domid: guest.record.domid.unwrap_or(DomId::INVALID),
                     reason,
                 });
                 Ok(())
             }
-            Decision::Forget | Decision::Destroy => self.give_up(shared),
-            Decision::Restart => self.restart_guest(shared).map(drop),
+            Decision::Forget | Decision::Destroy => self.give_up(guest),
+            Decision::Restart => self.restart_guest(guest).map(drop),
+            Decision::Adopt => self.adopt(guest),
         }
     }
 
@@ -94,22 +135,22 @@ impl Agent {
         decided: Option<DomId>,
         why: &str,
     ) -> Result<Option<DomId>, AgentError> {
-        let shared = self
-            .by_uuid(uuid)
-            .ok_or_else(|| AgentError::NoGuest(uuid.to_string()))?;
-        {
-            let guest = lock(&shared);
-            if guest.record.domid != decided {
-                return Ok(None);
-            }
-            tracing::warn!(name = guest.record.config.name, why, "restart");
+        let unknown = || AgentError::NoGuest(uuid.to_string());
+        let shared = self.by_uuid(uuid).ok_or_else(unknown)?;
+        let guest = lock(&shared);
+        if guest.gone || guest.record.stage == Stage::Dying {
+            return Err(unknown());
         }
-        self.restart_guest(&shared).map(Some)
+        if guest.record.domid != decided {
+            return Ok(None);
+        }
+        tracing::warn!(name = guest.record.config.name, why, "restart");
+        self.restart_guest(guest).map(Some)
     }
 
-    fn restart_guest(&self, shared: &SharedGuest) -> Result<DomId, AgentError> {
-        self.take_down(&mut lock(shared))?;
-        self.start(shared, false)
+    fn restart_guest(&self, mut guest: MutexGuard<'_, Guest>) -> Result<DomId, AgentError> {
+        self.take_down(&mut guest)?;
+        self.start(guest, false)
     }
 }
 
@@ -119,11 +160,20 @@ fn decide(
     reason: Option<ShutdownReason>,
     now: Instant,
 ) -> (Decision, Option<Instant>) {
-    if guest.record.stage != Stage::Running {
-        return (Decision::Nothing, None);
-    }
-    if gone {
-        return (Decision::Forget, None);
+    let protected = guest.protection() != wire::Protection::None;
+    let unfinished = match guest.record.stage {
+        _ if guest.gone => Some(Decision::Nothing),
+        Stage::Dying => Some(Decision::Destroy),
+        // The monitor's to try again, or ours.
+        Stage::Waiting if protected => Some(Decision::Nothing),
+        Stage::Waiting => Some(Decision::Restart),
+        Stage::Building => Some(Decision::Nothing),
+        Stage::Running if gone => Some(Decision::Forget),
+        Stage::Running if guest.started.is_none() => Some(Decision::Adopt),
+        Stage::Running => None,
+    };
+    if let Some(decision) = unfinished {
+        return (decision, None);
     }
     let Some(reason) = reason else {
         return (Decision::Nothing, None);
@@ -134,7 +184,7 @@ fn decide(
     let first = guest.down.is_none();
     let (_, since) = *guest.down.get_or_insert((reason, now));
     let failed = matches!(reason, ShutdownReason::Crash | ShutdownReason::Watchdog);
-    if failed && guest.protection() != wire::Protection::None {
+    if failed && protected {
         let due = since + MONITOR_GRACE;
         return match (first, now >= due) {
             (true, _) => (Decision::Report(reason), Some(due)),

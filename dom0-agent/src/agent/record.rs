@@ -127,6 +127,10 @@ impl Records {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "new") {
+                // Somebody died while writing; what it was to replace is still there.
+                fs::remove_file(&path)?;
+            }
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }

@@ -2,7 +2,7 @@
 //!
 //! | record says | domain | what happens |
 //! |---|---|---|
-//! | building | any | undone |
+//! | building | any | undone; a guest that had run before waits for its restart |
 //! | dying | any | removed for good |
 //! | waiting | none | waits for its restart |
 //! | running | there | adopted: devices as xenstore shows them, the living driver or a successor |
@@ -10,7 +10,7 @@
 
 use super::drivers::DriverSpec;
 use super::error::AgentError;
-use super::guest::{Console, Device, DeviceBody, Guest, SharedGuest};
+use super::guest::{Console, Device, DeviceBody, Guest};
 use super::links::LinkSpec;
 use super::record::{Record, Stage};
 use super::{Agent, News, handle, lock};
@@ -18,6 +18,7 @@ use crate::config::vdev::vdev_number;
 use crate::layout::paths;
 use crate::xenbus::machine::{Phase, state};
 use parapet_wire::driver::{DeviceKind, OrderBody, Outcome, offer};
+use std::sync::MutexGuard;
 use std::time::Instant;
 use xen_abi::ids::DomId;
 use xen_host::pty::Pty;
@@ -52,21 +53,22 @@ impl Agent {
     fn recover_one(&self, record: Record, alive: bool) -> Result<(), AgentError> {
         let stage = record.stage;
         let name = record.config.name.clone();
+        let restarting = stage == Stage::Building && record.starts > 1;
         let shared = self.enter(record);
+        let mut guest = lock(&shared);
         match (stage, alive) {
-            (Stage::Waiting, _) => {
-                let mut guest = lock(&shared);
-                self.reach_devices(&mut guest);
-                self.remove_all(&mut guest)
-            }
             (Stage::Running, true) => {
                 tracing::info!(name, "guest adopted");
-                self.adopt(&shared)
+                self.adopt(guest)
             }
-            (Stage::Building | Stage::Dying, _) | (Stage::Running, false) => {
+            (Stage::Waiting | Stage::Building, _) if stage == Stage::Waiting || restarting => {
+                self.reach_devices(&mut guest);
+                self.take_down(&mut guest)
+            }
+            (Stage::Waiting | Stage::Building | Stage::Dying | Stage::Running, _) => {
                 tracing::warn!(name, ?stage, "what is left of a guest is removed");
-                self.reach_devices(&mut lock(&shared));
-                self.give_up(&shared)
+                self.reach_devices(&mut guest);
+                self.give_up(guest)
             }
         }
     }
@@ -104,11 +106,12 @@ impl Agent {
         }
     }
 
-    fn adopt(&self, shared: &SharedGuest) -> Result<(), AgentError> {
-        let mut guest = lock(shared);
+    /// Takes over a guest that runs. May be repeated after a failure.
+    pub(super) fn adopt(&self, mut guest: MutexGuard<'_, Guest>) -> Result<(), AgentError> {
         let Some(domid) = guest.record.domid else {
             return Ok(());
         };
+        self.adopt_name(&mut guest, domid)?;
         self.adopt_devices(&mut guest, domid)?;
         let spec = DriverSpec {
             uuid: guest.record.uuid,
@@ -121,18 +124,30 @@ impl Agent {
                 tracing::warn!(%domid, %error, "a driver is there but does not answer");
                 None
             });
-        match living {
+        guest.started = Some(Instant::now());
+        let taken_over = match living {
             Some(driver) => {
                 guest.driver = Some(driver);
-                self.adopt_driver(&mut guest, domid)?;
+                self.adopt_driver(&mut guest, domid)
             }
-            None => self.replace_driver(&mut guest)?,
-        }
-        guest.started = Some(Instant::now());
+            None => self.replace_driver(&mut guest),
+        };
+        taken_over.inspect_err(|_| guest.started = None)?;
         let uuid = guest.record.uuid;
-        drop(guest);
         (self.outlets.news)(News::Started { uuid, domid });
-        self.settle(shared)
+        self.settle_guest(&mut guest)
+    }
+
+    /// A guest may have been renamed since its record was written; what everybody sees is right.
+    fn adopt_name(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
+        let path = format!("{}/name", paths::domain(domid));
+        match self.seams.store.read_text(TxId::NONE, &path)? {
+            Some(name) if name != guest.record.config.name => {
+                guest.record.config.name = name;
+                self.save(guest)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn adopt_devices(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
@@ -205,6 +220,18 @@ impl Agent {
         if consoles.is_empty() {
             self.new_console(guest, domid)?;
         }
+        for key in &served {
+            // The earlier agent died between connecting it and saying so.
+            if let Some(device) = guest.devices.get_mut(key)
+                && device.phase == Phase::InitWait
+            {
+                device.phase = Phase::Connected;
+                self.publish(guest, domid, *key, state::CONNECTED)?;
+            }
+        }
+        if !self.reopen_links(guest, &served) {
+            guest.started = None;
+        }
         self.hand_over(guest, domid, &served)
     }
 
@@ -218,10 +245,14 @@ impl Agent {
         Ok(())
     }
 
-    /// Opens taps whose descriptors went with an earlier agent. Only while no driver serves them: an extra queue would swallow packets.
-    pub(super) fn reopen_links(&self, guest: &mut Guest) {
+    /// Opens taps whose descriptors went with an earlier agent. Only while no driver serves them: an extra queue would swallow packets. False when one could
+    /// not be opened; its interface is left as it is, without a word to the guest.
+    #[must_use]
+    pub(super) fn reopen_links(&self, guest: &mut Guest, served: &[(DeviceKind, u32)]) -> bool {
+        let mut all = true;
         let most = guest.record.config.cpu.max.clamp(1, offer::NET_MAX_QUEUES);
-        for device in guest.devices.values_mut() {
+        let unserved = |(key, _): &(&(DeviceKind, u32), &mut Device)| !served.contains(key);
+        for (_, device) in guest.devices.iter_mut().filter(unserved) {
             let DeviceBody::Net {
                 spec,
                 ifname,
@@ -241,8 +272,12 @@ impl Agent {
             };
             match self.links.make(&wanted) {
                 Ok(link) => *queues = link.queues,
-                Err(error) => tracing::error!(ifname, error, "tap not reopened"),
+                Err(error) => {
+                    tracing::error!(ifname, error, "tap not reopened; tried again");
+                    all = false;
+                }
             }
         }
+        all
     }
 }

@@ -33,7 +33,10 @@ impl Agent {
     /// # Errors
     /// Xenstore does not answer. Faults of single devices are handled by closing these.
     pub fn settle(&self, shared: &SharedGuest) -> Result<(), AgentError> {
-        let mut guest = lock(shared);
+        self.settle_guest(&mut lock(shared))
+    }
+
+    pub(super) fn settle_guest(&self, guest: &mut Guest) -> Result<(), AgentError> {
         if guest.record.stage != Stage::Running {
             return Ok(());
         }
@@ -42,7 +45,7 @@ impl Agent {
         };
         let keys: Vec<(DeviceKind, u32)> = guest.devices.keys().copied().collect();
         for key in keys {
-            self.settle_device(&mut guest, domid, key)?;
+            self.settle_device(guest, domid, key)?;
         }
         Ok(())
     }
@@ -59,13 +62,16 @@ impl Agent {
             };
             let place = place(domid, key.1, &device.body);
             let now = self.observe(&place)?;
-            let (phase, actions) = machine::step(device.phase, device.body.dialect(), now);
+            let before = device.phase;
+            let (phase, actions) = machine::step(before, device.body.dialect(), now);
             set_phase(guest, key, phase);
             if actions.is_empty() {
                 return Ok(());
             }
             for action in actions {
-                self.perform(guest, domid, key, action)?;
+                // Each may be repeated: what could not be finished begins again at the next look.
+                self.perform(guest, domid, key, action)
+                    .inspect_err(|_| set_phase(guest, key, before))?;
             }
         }
         Ok(())
@@ -105,6 +111,7 @@ impl Agent {
             Action::Connect => {
                 let (phase, actions) = match self.connect(guest, domid, key, false) {
                     Ok(()) => machine::connected(),
+                    Err(error) if error.passes() => return Err(error),
                     Err(error) => {
                         tracing::warn!(%domid, device = ?key, %error, "device not connected");
                         self.publish_error(guest, domid, key, &error.to_string());
@@ -133,7 +140,7 @@ impl Agent {
         }
     }
 
-    fn publish(
+    pub(super) fn publish(
         &self,
         guest: &Guest,
         domid: DomId,
@@ -245,57 +252,52 @@ impl Agent {
             })
     }
 
-    /// Takes a device out of the guest: its nodes, its medium or tap, its place in the configuration.
+    /// Takes a device out of the guest: its nodes, its medium or tap, its place in the configuration. May be repeated after a failure.
     pub(super) fn remove_device(
         &self,
         guest: &mut Guest,
         domid: DomId,
         key: (DeviceKind, u32),
     ) -> Result<(), AgentError> {
-        let Some(device) = guest.devices.remove(&key) else {
+        let Some(device) = guest.devices.get_mut(&key) else {
             return Ok(());
         };
         let mut tree = Tree::new(domid);
         device::removal(&mut tree, &place(domid, key.1, &device.body));
-        match device.body {
+        match &mut device.body {
             DeviceBody::Disk { spec } => {
-                if let Err(error) = order_driver(
-                    guest,
-                    domid,
-                    OrderBody::CloseDisk { devid: key.1 },
-                    Vec::new(),
-                ) {
-                    tracing::warn!(%domid, %error, "close disk");
-                }
-                let _ = std::fs::remove_file(
-                    self.journal_dir(guest.record.uuid)
-                        .join(format!("disk-{}", key.1)),
-                );
-                guest
-                    .record
-                    .config
-                    .disks
-                    .retain(|other| other.vdev != spec.vdev);
+                let vdev = spec.vdev.clone();
+                self.close_disk(guest, domid, key.1);
+                let disks = &mut guest.record.config.disks;
+                disks.retain(|other| other.vdev != vdev);
             }
-            DeviceBody::Net {
-                spec,
-                ifname,
-                queues,
-            } => {
-                drop(queues);
-                if let Err(error) = self.links.remove(&ifname) {
-                    tracing::error!(ifname, error, "tap stays behind");
-                }
-                guest
-                    .record
-                    .config
-                    .vifs
-                    .retain(|other| other.mac != spec.mac);
+            DeviceBody::Net { ifname, queues, .. } => {
+                queues.clear();
+                self.links.remove(ifname).map_err(|what| AgentError::Link {
+                    ifname: ifname.clone(),
+                    what,
+                })?;
+                let vifs = &mut guest.record.config.vifs;
+                vifs.retain(|other| other.devid != Some(key.1));
             }
         }
         self.commit_removal(tree)?;
         self.save(guest)?;
-        self.write_userdata(guest)
+        self.write_userdata(guest)?;
+        guest.devices.remove(&key);
+        Ok(())
+    }
+
+    /// Lets the driver forget a medium, if it has it.
+    pub(super) fn close_disk(&self, guest: &mut Guest, domid: DomId, devid: u32) {
+        let order = OrderBody::CloseDisk { devid };
+        if let Err(error) = order_driver(guest, domid, order, Vec::new()) {
+            tracing::warn!(%domid, %error, "close disk");
+        }
+        let journal = self
+            .journal_dir(guest.record.uuid)
+            .join(format!("disk-{devid}"));
+        let _ = std::fs::remove_file(journal);
     }
 
     /// A driver stopped a device because the guest broke a rule: the device is closed, the guest lives on.
@@ -331,8 +333,9 @@ impl Agent {
     pub fn driver_died(&self, shared: &SharedGuest, pid: u32) -> Result<(), AgentError> {
         let since = Instant::now();
         let mut guest = lock(shared);
+        // None: an earlier try to replace it failed.
         let current = guest.driver.as_ref().map(|driver| driver.pid());
-        if guest.record.stage != Stage::Running || current != Some(pid) {
+        if guest.record.stage != Stage::Running || current.is_some_and(|current| current != pid) {
             return Ok(());
         }
         if guest
@@ -341,7 +344,7 @@ impl Agent {
         {
             guest.driver_deaths = 0;
         }
-        guest.driver_deaths += 1;
+        guest.driver_deaths += u32::from(current.is_some());
         if guest.driver_deaths > MAX_DRIVER_DEATHS {
             tracing::error!(
                 name = guest.record.config.name,
@@ -353,6 +356,7 @@ impl Agent {
             dead.kill();
         }
         self.replace_driver(&mut guest)?;
+        self.settle_guest(&mut guest)?;
         let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         tracing::warn!(
             name = guest.record.config.name,
@@ -384,10 +388,24 @@ impl Agent {
                 what: error.to_string(),
             })?;
         guest.driver = Some(driver);
+        let handed = self.equip_driver(guest, domid);
+        if handed.is_err()
+            && let Some(mut half) = guest.driver.take()
+        {
+            // Whoever tries again begins with a new one.
+            half.kill();
+        }
+        handed
+    }
+
+    fn equip_driver(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
         if guest.console.is_none() {
             self.new_console(guest, domid)?;
         }
-        self.reopen_links(guest);
+        if !self.reopen_links(guest, &[]) {
+            // Taken over again by the next [`Agent::reap`], when the tap may be had.
+            guest.started = None;
+        }
         self.hand_over(guest, domid, &[])
     }
 
@@ -404,7 +422,7 @@ impl Agent {
             let Some(device) = guest.devices.get(&key) else {
                 continue;
             };
-            let connected = device.phase == Phase::Connected;
+            let connected = device.phase == Phase::Connected && !device.body.lacks_tap();
             if let DeviceBody::Disk { spec } = &device.body {
                 let spec = spec.clone();
                 self.open_disk(guest, domid, key.1, &spec)?;
@@ -413,6 +431,9 @@ impl Agent {
                 continue;
             }
             if let Err(error) = self.connect(guest, domid, key, true) {
+                if error.passes() {
+                    return Err(error);
+                }
                 tracing::error!(%domid, device = ?key, %error, "a device cannot be taken over; closed");
                 self.publish_error(guest, domid, key, &error.to_string());
                 let (phase, actions) = machine::refused();

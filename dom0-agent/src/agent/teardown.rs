@@ -2,7 +2,7 @@
 //! its object is gone, so it may be repeated from any point.
 
 use super::error::AgentError;
-use super::guest::{DeviceBody, Guest, SharedGuest};
+use super::guest::{DeviceBody, Guest};
 use super::record::Stage;
 use super::{Agent, handle, lock};
 use crate::device::userdata;
@@ -11,6 +11,7 @@ use crate::layout::{Tree, paths};
 use nix::errno::Errno;
 use parapet_wire::agent as wire;
 use std::path::PathBuf;
+use std::sync::MutexGuard;
 use uuid::Uuid;
 use xen_abi::ids::DomId;
 use xen_host::xenstore::store::StoreExt;
@@ -28,23 +29,23 @@ impl Agent {
             return Err(AgentError::ControlDomain("destroying it"));
         }
         match self.by_domid(domid) {
-            Some(guest) => self.give_up(&guest),
+            Some(guest) => self.give_up(lock(&guest)),
             None => self.destroy_foreign(domid),
         }
     }
 
-    /// Destroys a guest's domain and forgets the guest.
+    /// Destroys a guest's domain and forgets the guest. What fails is said, and tried again by [`Agent::reap`].
     ///
     /// # Errors
-    /// A hypervisor that does not let go.
-    pub fn give_up(&self, shared: &SharedGuest) -> Result<(), AgentError> {
-        let mut guest = lock(shared);
+    /// A hypervisor that does not let go, a tap or a file that cannot be removed.
+    pub fn give_up(&self, mut guest: MutexGuard<'_, Guest>) -> Result<(), AgentError> {
+        let uuid = guest.record.uuid;
+        if guest.gone {
+            return Ok(());
+        }
         guest.record.stage = Stage::Dying;
         self.save(&guest)?;
-        let uuid = guest.record.uuid;
-        let removed = self.remove_all(&mut guest);
-        drop(guest);
-        removed?;
+        self.remove_all(&mut guest)?;
         self.records
             .remove(uuid)
             .map_err(|source| AgentError::File {
@@ -52,6 +53,7 @@ impl Agent {
                 path: self.dirs.state.clone(),
                 source,
             })?;
+        guest.gone = true;
         self.forget(uuid);
         self.tell(wire::Event::Gone { uuid: handle(uuid) });
         Ok(())
@@ -61,7 +63,8 @@ impl Agent {
     pub(super) fn take_down(&self, guest: &mut Guest) -> Result<(), AgentError> {
         guest.record.stage = Stage::Waiting;
         self.save(guest)?;
-        self.remove_all(guest)
+        self.remove_all(guest)?;
+        self.save(guest)
     }
 
     /// Driver, links, domain, xenstore, files; in this order, since a domain cannot die while its pages are mapped.
@@ -77,17 +80,14 @@ impl Agent {
         if let Some(domid) = guest.record.domid.filter(|_| ours) {
             let _ = self.seams.xen.pause(domid);
         }
-        if let Some(mut driver) = guest.driver.take() {
-            driver.kill();
+        match guest.driver.take() {
+            Some(mut driver) => driver.kill(),
+            None => self.drivers.end(uuid).map_err(|error| AgentError::Driver {
+                domid: guest.record.domid.unwrap_or(DomId::INVALID),
+                what: error.to_string(),
+            })?,
         }
-        for (_, device) in std::mem::take(&mut guest.devices) {
-            if let DeviceBody::Net { ifname, queues, .. } = device.body {
-                drop(queues);
-                if let Err(error) = self.links.remove(&ifname) {
-                    tracing::error!(ifname, error, "tap stays behind");
-                }
-            }
-        }
+        let left = self.remove_links(guest);
         guest.console = None;
         guest.started = None;
         if let Some(domid) = guest.record.domid {
@@ -100,11 +100,33 @@ impl Agent {
                 self.commit_removal(tree)?;
                 self.remove_userdata(domid, uuid)?;
             }
-            guest.record.domid = None;
-            guest.record.console = None;
         }
+        // Names of taps hang on the domain, so it is remembered until the last one is gone.
+        left?;
+        guest.record.domid = None;
+        guest.record.console = None;
         self.remove_journals(uuid);
         Ok(())
+    }
+
+    /// Forgets all devices but interfaces whose tap could not be removed.
+    fn remove_links(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        let mut left = Ok(());
+        guest.devices.retain(|_, device| {
+            let DeviceBody::Net { ifname, queues, .. } = &mut device.body else {
+                return false;
+            };
+            queues.clear();
+            match self.links.remove(ifname) {
+                Ok(()) => false,
+                Err(what) => {
+                    let ifname = ifname.clone();
+                    left = Err(AgentError::Link { ifname, what });
+                    true
+                }
+            }
+        });
+        left
     }
 
     /// False when Xen has given the number to another domain since: nothing of that one may be touched.
@@ -180,7 +202,10 @@ impl Agent {
         {
             tracing::error!(path = %directory.display(), %error, "journals stay behind");
         }
-        let _ = std::fs::remove_file(self.dirs.run.join("drivers").join(format!("{uuid}.sock")));
+        let drivers = self.dirs.run.join("drivers");
+        for name in [format!("{uuid}.sock"), format!("{uuid}.pid")] {
+            let _ = std::fs::remove_file(drivers.join(name));
+        }
     }
 
     /// A domain made by a stock toolstack: its frontends are taken away, which is how its backends learn that they must close, then the rest.

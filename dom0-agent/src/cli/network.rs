@@ -18,8 +18,8 @@ use xen_host::xenstore::store::{StoreExt, TxId};
 pub fn attach(call: &mut Call<'_>) -> Result<u8, Failure> {
     let domid = resolve(call.reach, call.operand(0))?;
     let mut spec: VifSpec = xl_conf(call)?.vif.interface();
-    for operand in call.parsed.operands[1..].to_vec() {
-        for parameter in parameters(&operand) {
+    for operand in &call.parsed.operands[1..] {
+        for parameter in parameters(operand) {
             if let Some(line) = apply(&mut spec, parameter, "command line")
                 .map_err(|error| Failure::new(error.to_string()))?
             {

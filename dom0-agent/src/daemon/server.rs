@@ -190,12 +190,13 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
         }
         Request::GiveUp { uuid, domid, why } => {
             let uuid = Uuid::from_bytes(uuid.0);
-            let guest = agent
+            let shared = agent
                 .by_uuid(uuid)
                 .ok_or_else(|| AgentError::NoGuest(uuid.to_string()))?;
-            if lock(&guest).record.domid == domid {
+            let guest = lock(&shared);
+            if guest.record.domid == domid {
                 tracing::warn!(%uuid, why, "given up");
-                agent.give_up(&guest)?;
+                agent.give_up(guest)?;
             }
         }
         Request::Protect {

@@ -20,6 +20,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MOST: Duration = Duration::from_secs(10);
 /// Tries to replace a driver.
 const RETRIES: u32 = 30;
+/// Longest time between two looks at all domains: what a lost event can cost.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Shortest time between two heartbeats of one guest that are passed on.
 const HEARTBEAT_GRAIN: Duration = Duration::from_millis(100);
 
@@ -79,28 +81,24 @@ pub async fn releases(shared: Shared) {
             return;
         }
     };
-    let mut due: Option<Instant> = None;
+    let mut due = Instant::now();
     loop {
-        let wake = async {
-            match due {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             path = watch.next() => if path.is_none() { return },
-            () = wake => {}
+            () = tokio::time::sleep_until(due.into()) => {}
         }
         let agent = std::sync::Arc::clone(&shared.agent);
-        due = match tokio::task::spawn_blocking(move || agent.reap()).await {
-            Ok(Ok(due)) => due,
+        let reaped = tokio::task::spawn_blocking(move || agent.reap()).await;
+        let latest = Instant::now() + LOOK_AGAIN;
+        due = match reaped {
+            Ok(Ok(wanted)) => wanted.map_or(latest, |at| at.min(latest)),
             Ok(Err(error)) => {
                 tracing::error!(%error, "cannot look at domains");
-                Some(Instant::now() + RETRY_MOST)
+                Instant::now() + RETRY_MOST
             }
             Err(error) => {
                 tracing::error!(%error, "reaper failed");
-                Some(Instant::now() + RETRY_MOST)
+                Instant::now() + RETRY_MOST
             }
         };
     }

@@ -48,7 +48,7 @@ pub fn read(directory: &Path, domid: DomId, uuid: Uuid) -> io::Result<Option<Vec
 /// # Errors
 /// The directory cannot be read.
 pub fn remove(directory: &Path, domid: DomId, uuid: Uuid) -> io::Result<()> {
-    for kind in ["libxl-json", "domain-userdata-lock", "xl"] {
+    for kind in ["libxl-json", "libxl-json.new", "domain-userdata-lock", "xl"] {
         match fs::remove_file(directory.join(format!("userdata-d.{domid}.{uuid}.{kind}"))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
