@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_shows_every_key_with_its_built_in_value() {
-        let shipped = include_str!("../units/ft-monitor.toml");
+        let shipped = include_str!("../dist/etc/ft-monitor.toml");
         let keys = shipped.lines().filter_map(|line| line.strip_prefix('#'));
         let keys: Vec<&str> = keys.filter(|line| !line.starts_with(' ')).collect();
         assert_eq!(keys.len(), 10, "{keys:?}");

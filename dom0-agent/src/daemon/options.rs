@@ -141,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_file_shows_every_key_with_its_built_in_value() {
+        let shipped = include_str!("../../dist/etc/agent.toml");
+        let keys = shipped.lines().filter_map(|line| line.strip_prefix('#'));
+        let keys: Vec<&str> = keys.filter(|line| !line.starts_with(' ')).collect();
+        assert_eq!(keys.len(), 6, "{keys:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let (shown, empty) = (dir.path().join("shown.toml"), dir.path().join("empty.toml"));
+        std::fs::write(&shown, keys.join("\n")).unwrap();
+        std::fs::write(&empty, "").unwrap();
+        let of = |path: &Path| format!("{:?}", Options::load(arguments(path)).unwrap());
+        assert_eq!(of(&shown), of(&empty));
+    }
+
+    #[test]
     fn a_named_file_must_exist() {
         assert!(Options::load(arguments(Path::new("/nonexistent/agent.toml"))).is_err());
     }
