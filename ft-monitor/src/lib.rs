@@ -20,6 +20,7 @@ pub mod evidence;
 pub mod journal;
 pub mod limits;
 pub mod monitor;
+pub mod options;
 pub mod plan;
 pub mod policy;
 pub mod probe;

@@ -1,15 +1,50 @@
 //! Writes manual pages and shell completions below the folder given, from the programs' own definitions, and prints the files' names.
+//!
+//! | program | its definition |
+//! |---|---|
+//! | `xl` | the table of commands in `dom0_agent::cli::table` |
+//! | `parapet`, `dom0-agent`, `ft-monitor`, `split-driver` | what clap parses |
+//! | `parapet-guest` | its own `--help`, of the static program beside the others |
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use dom0_agent::cli::table::{COMMANDS, Command};
+use parapet_wire::agent::FailureKind;
+
+/// Release that the pages are about.
+const RELEASE: &str = concat!("Parapet ", env!("CARGO_PKG_VERSION"));
+/// What `xl create` ends with when the agent says no.
+const CREATE_CODES: [(FailureKind, &str); 9] = [
+    (FailureKind::Failed, "any other failure"),
+    (
+        FailureKind::NotImplemented,
+        "the configuration asks for something that is not there yet",
+    ),
+    (FailureKind::NoMemory, "not enough memory"),
+    (FailureKind::Invalid, "the configuration cannot be used"),
+    (
+        FailureKind::GuestTimedOut,
+        "the guest did not answer in time",
+    ),
+    (
+        FailureKind::TimedOut,
+        "something of the host did not answer in time",
+    ),
+    (
+        FailureKind::NotPermitted,
+        "the caller may not do this; it needs root",
+    ),
+    (FailureKind::Exists, "the name or the uuid is in use"),
+    (FailureKind::NoDomain, "no such domain"),
+];
 
 fn main() -> Result<()> {
     let dist = PathBuf::from(
@@ -17,14 +52,21 @@ fn main() -> Result<()> {
             .nth(1)
             .context("usage: manuals FOLDER")?,
     );
-    let mut files = vec![
-        (dist.join("man/xl.1"), xl_page()),
-        (dist.join("completions/xl.bash"), xl_bash()),
-    ];
-    for program in [dom0_agent::daemon::options::Arguments::command()] {
-        files.extend(of_program(&dist, program)?);
+    let mut files = BTreeMap::from([
+        ("man/xl.1".to_owned(), xl_page()),
+        ("completions/xl.bash".to_owned(), xl_bash()),
+        ("man/parapet-guest.8".to_owned(), guest_page(&dist)?),
+    ]);
+    for (section, program) in [
+        ("1", ft_monitor::cli::Cli::command()),
+        ("8", dom0_agent::daemon::options::Arguments::command()),
+        ("8", ft_monitor::options::Arguments::command()),
+        ("8", split_drivers::control::options::Arguments::command()),
+    ] {
+        of_program(&mut files, section, program)?;
     }
-    for (path, text) in files {
+    for (name, text) in files {
+        let path = dist.join(name);
         if !fs::read_to_string(&path).is_ok_and(|old| old == text) {
             fs::create_dir_all(path.parent().unwrap_or(&dist))?;
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -34,14 +76,28 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Page and completions of a program that describes itself to clap.
-fn of_program(dist: &Path, mut program: clap::Command) -> Result<Vec<(PathBuf, String)>> {
+/// Pages and completions of a program that describes itself to clap; a subcommand has a page of its own.
+fn of_program(
+    files: &mut BTreeMap<String, String>,
+    section: &str,
+    mut program: clap::Command,
+) -> Result<()> {
+    program = program.disable_help_subcommand(true);
+    program.build();
     let name = program.get_name().to_owned();
-    let mut page = Vec::new();
-    clap_mangen::Man::new(program.clone())
-        .section("8")
-        .render(&mut page)?;
-    let mut files = vec![(dist.join(format!("man/{name}.8")), String::from_utf8(page)?)];
+    let mut pages = vec![(name.clone(), program.clone())];
+    for sub in program.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        pages.push((format!("{name}-{}", sub.get_name()), sub.clone()));
+    }
+    for (title, command) in pages {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(command)
+            .title(&title)
+            .section(section)
+            .source(RELEASE)
+            .render(&mut text)?;
+        files.insert(format!("man/{title}.{section}"), String::from_utf8(text)?);
+    }
     for (shell, ending) in [
         (Shell::Bash, "bash"),
         (Shell::Zsh, "zsh"),
@@ -49,20 +105,49 @@ fn of_program(dist: &Path, mut program: clap::Command) -> Result<Vec<(PathBuf, S
     ] {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut program, &name, &mut text);
-        files.push((
-            dist.join(format!("completions/{name}.{ending}")),
+        files.insert(
+            format!("completions/{name}.{ending}"),
             String::from_utf8(text)?,
-        ));
+        );
     }
-    Ok(files)
+    Ok(())
+}
+
+/// `parapet-guest` parses its command line by hand, to stay small: its page shows what it says of itself.
+fn guest_page(dist: &Path) -> Result<String> {
+    let program = dist.join("bin/parapet-guest");
+    let output = std::process::Command::new(&program)
+        .arg("--help")
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} --help failed",
+        program.display()
+    );
+    let help = String::from_utf8(output.stdout)?;
+    let (title, text) = help.split_once("\n\n").unwrap_or((&help, ""));
+    let what = title.split_once(" - ").map_or(title, |(_, what)| what);
+    Ok(format!(
+        ".TH parapet\\-guest 8 \"\" \"{RELEASE}\"\n.SH NAME\nparapet\\-guest \\- {}\n.SH DESCRIPTION\n.nf\n{}.fi\n",
+        escaped(what),
+        escaped(text)
+    ))
 }
 
 /// `xl` has its own grammar, and a table of commands instead of a clap definition.
 fn xl_page() -> String {
-    let mut page = String::from(
-        ".TH xl 1\n.SH NAME\nxl \\- manage Xen guests\n.SH SYNOPSIS\n.B xl\n[\\-vfN] \\fIcommand\\fR [\\fIarguments\\fR]\n\
+    let mut page = format!(
+        ".TH xl 1 \"\" \"{RELEASE}\"\n.SH NAME\nxl \\- manage Xen guests\n.SH SYNOPSIS\n.B xl\n[\\-vfN] \\fIcommand\\fR [\\fIarguments\\fR]\n\
          .SH DESCRIPTION\nCommands, options, output and exit codes are those of Xen's own xl. \
-         A prefix that only one command has stands for that command.\n.SH COMMANDS\n",
+         A prefix that only one command has stands for that command. Options may stand anywhere among the arguments; \\-\\- ends them.\n\
+         .PP\nCommands that only read ask Xen and xenstore. Those that create, change or destroy ask the agent, dom0\\-agent(8). \
+         All of them need root.\n\
+         .SH GLOBAL OPTIONS\n\
+         .TP\n.B \\-v\nsay more; create tells what it cost\n\
+         .TP\n.B \\-N\nsay what would be done and do nothing, where the command can\n\
+         .TP\n.B \\-f, \\-t, \\-T\naccepted, without effect\n\
+         .SH COMMANDS\n"
     );
     for command in COMMANDS {
         let Command {
@@ -81,26 +166,50 @@ fn xl_page() -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             page,
-            ".SS \"xl {name} {}\"\n{}{absent}.",
+            ".SS \"xl {} {}\"\n{}{absent}.",
+            escaped(name),
             escaped(usage),
-            escaped(summary)
+            escaped(summary.trim_end_matches('.'))
         );
         for (form, what) in *option_help {
             let _ = writeln!(page, ".TP\n.B {}\n{}", escaped(form), escaped(what));
         }
     }
+    page.push_str(
+        ".SH EXIT STATUS\n.TP\n.B 0\ndone\n.TP\n.B 1\nfailed, or not there yet\n.TP\n.B 2\nwrong usage\n.PP\n\
+         When the agent refuses a guest, create ends with the number of the libxl error:\n",
+    );
+    for (kind, what) in CREATE_CODES {
+        let _ = writeln!(page, ".TP\n.B {}\n{what}", kind.create_exit_code());
+    }
+    page.push_str(
+        ".SH ENVIRONMENT\n.TP\n.B PARAPET_AGENT_SOCKET\nanother socket of the agent than /run/parapet/agent.sock\n\
+         .TP\n.B XENSTORED_PATH\nanother socket of xenstored\n\
+         .SH FILES\n.TP\n.I /etc/xen/xl.conf\nhost\\-wide settings, see xl.conf(5)\n\
+         .SH SEE ALSO\nxl.cfg(5), parapet(1), dom0\\-agent(8), ft\\-monitor(8)\n",
+    );
     page
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\e").replace('-', "\\-")
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    // A line that begins with a dot or a quote would be a request.
+    text.lines()
+        .map(|line| match line.starts_with(['.', '\'']) {
+            true => format!("\\&{line}"),
+            false => line.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+        + if text.ends_with('\n') { "\n" } else { "" }
 }
 
+/// Completes commands, their options, and names of domains where a command takes one; files everywhere else.
 fn xl_bash() -> String {
     let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
-    let mut cases = String::new();
+    let mut options = String::new();
     for command in COMMANDS {
-        let options: Vec<String> = command
+        let forms: Vec<String> = command
             .options
             .iter()
             .flat_map(|option| {
@@ -109,20 +218,30 @@ fn xl_bash() -> String {
             })
             .flatten()
             .collect();
-        if !options.is_empty() {
+        if !forms.is_empty() {
             let _ = writeln!(
-                cases,
-                "        {}) words='{}' ;;",
+                options,
+                "            {}) words='{}' ;;",
                 command.name,
-                options.join(" ")
+                forms.join(" ")
             );
         }
     }
+    let with_domain: Vec<&str> = COMMANDS
+        .iter()
+        .filter(|command| command.usage.contains("Domain"))
+        .map(|command| command.name)
+        .collect();
     format!(
-        "_xl() {{\n    local current=${{COMP_WORDS[COMP_CWORD]}} words=\n    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words='{}'\n    \
-         else\n        case ${{COMP_WORDS[1]}} in\n{cases}        esac\n        \
-         [[ $current == -* ]] || words=$(xl list 2>/dev/null | awk 'NR > 1 {{ print $1 }}')\n    fi\n    \
+        "_xl() {{\n    local current=${{COMP_WORDS[COMP_CWORD]}} words= at=1\n    \
+         while [[ $at -lt $COMP_CWORD && ${{COMP_WORDS[at]}} == -* ]]; do at=$((at + 1)); done\n    \
+         if [[ $at -eq $COMP_CWORD ]]; then\n        words='{}'\n    \
+         elif [[ $current == -* ]]; then\n        case ${{COMP_WORDS[at]}} in\n{options}        esac\n    \
+         else\n        case ${{COMP_WORDS[at]}} in\n            \
+         {}) words=$(xl list 2>/dev/null | awk 'NR > 1 {{ print $1 }}') ;;\n            \
+         help) words='{0}' ;;\n        esac\n    fi\n    \
          COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n}}\ncomplete -o default -F _xl xl\n",
-        names.join(" ")
+        names.join(" "),
+        with_domain.join("|")
     )
 }
