@@ -64,8 +64,8 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
 
     let xen = Xen::open()?;
     let start = Instant::now();
-    let kernel =
-        KernelCache::new(Path::new("/var/cache/parapet/kernels")).load(Path::new(kernel))?;
+    let cache = KernelCache::new(Path::new("/var/cache/parapet/kernels"));
+    let kernel = cache.load(Path::new(kernel))?;
     let loaded = start.elapsed();
     let initrd = match initrd.as_str() {
         "-" => None,

@@ -1,80 +1,52 @@
-//! From a packed kernel file to what a domain builder reads: the loadable bytes, end to end, and their metadata.
+//! What of an unpacked kernel is loaded, and how little of it needs to be kept.
 //!
 //! ```text
-//!   ELF file   │hdr│pad│ text ════════ │pad│ data ═══ 0000 │ debug, symbols ... │
-//!   image      │ text ════════│ data ═══│              file_offset of each segment rewritten
+//!   loadable    │hdr│pad│ text ════════ │pad│ data ═══ 0000 │ debug, symbols ... │     the ELF file; zeros cut off
+//!   compacted   │ text ════════│ data ═══│                                               offsets rewritten
 //! ```
 //!
 //! Zeros at the end of a segment are dropped, since memory beyond `file_size` is zeroed anyway; of Debian 13's kernel
-//! (57.6 MB) 40 MB remain. Pure; runs in the unpacking worker.
+//! (57.6 MB) 40 MB remain. Pure.
 
 use super::elf::{self, KernelMeta, Segment};
-use super::error::Fault;
-use super::unpack;
-use std::borrow::Cow;
+use super::error::{Fault, Format};
 
 const PAGE: usize = 4096;
 
-/// A kernel ready to be written as an image file.
-#[derive(Debug)]
-pub struct Compacted<'a> {
-    /// Metadata; offsets count in the image.
-    pub meta: KernelMeta,
-    elf: Cow<'a, [u8]>,
-    /// Where the bytes of each segment lie in `elf`.
-    parts: Vec<std::ops::Range<usize>>,
-}
-
-impl Compacted<'_> {
-    /// The pieces of the image, in order.
-    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(|part| &self.elf[part.clone()])
-    }
-
-    /// The whole image.
-    #[must_use]
-    pub fn image(&self) -> Vec<u8> {
-        self.pieces().collect::<Vec<_>>().concat()
-    }
-}
-
-/// Unpacks a kernel file and reduces it to what is loaded.
+/// Reads an ELF kernel and cuts the zeros off the ends of its segments; offsets count in `elf`.
 ///
 /// # Errors
-/// Anything wrong with the file, see [`Fault`].
-pub fn compact(file: &[u8], limit: u64) -> Result<Compacted<'_>, Fault> {
-    let unpacked = unpack::unpack(file, limit)?;
-    let mut meta = elf::parse(&unpacked.elf, unpacked.format)?;
-    let mut parts = Vec::with_capacity(meta.segments.len());
-    let mut offset = 0;
+/// As [`elf::parse`].
+pub fn loadable(elf: &[u8], format: Format) -> Result<KernelMeta, Fault> {
+    let mut meta = elf::parse(elf, format)?;
     for segment in &mut meta.segments {
-        let part = part(segment, &unpacked.elf)?;
-        segment.file_offset = offset;
-        segment.file_size = part.len() as u64;
-        offset += segment.file_size;
-        parts.push(part);
+        segment.file_size = used(segment, elf)?;
     }
-    meta.unpacked_size = offset;
-    Ok(Compacted {
-        meta,
-        elf: unpacked.elf,
-        parts,
-    })
+    Ok(meta)
 }
 
-/// A segment's bytes in the ELF file without the zeros at its end, whole pages of them.
-fn part(segment: &Segment, elf: &[u8]) -> Result<std::ops::Range<usize>, Fault> {
-    let whole = usize::try_from(segment.file_offset)
-        .ok()
+/// The same metadata for a file that holds just the segments' bytes, end to end.
+#[must_use]
+pub fn compacted(meta: &KernelMeta) -> KernelMeta {
+    let mut compact = meta.clone();
+    let mut offset = 0;
+    for segment in &mut compact.segments {
+        segment.file_offset = offset;
+        offset += segment.file_size;
+    }
+    compact.unpacked_size = offset;
+    compact
+}
+
+/// Bytes of a segment before the zero pages at its end.
+fn used(segment: &Segment, elf: &[u8]) -> Result<u64, Fault> {
+    let start = usize::try_from(segment.file_offset).ok();
+    let bytes = start
         .zip(usize::try_from(segment.file_size).ok())
-        .map(|(start, size)| start..start.saturating_add(size));
-    let Some(whole) = whole.filter(|range| range.end <= elf.len()) else {
-        return Err(Fault::elf("a segment lies outside of the file"));
-    };
-    let bytes = &elf[whole.clone()];
+        .and_then(|(start, size)| elf.get(start..start.checked_add(size)?))
+        .ok_or_else(|| Fault::elf("a segment lies outside of the file"))?;
     let zero_pages = bytes.rchunks(PAGE).take_while(|page| is_zero(page)).count();
-    let length = bytes.len().saturating_sub(zero_pages * PAGE);
-    Ok(whole.start..whole.start + length)
+    Ok(bytes.len().saturating_sub(zero_pages * PAGE) as u64)
 }
 
 fn is_zero(page: &[u8]) -> bool {

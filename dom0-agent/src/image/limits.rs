@@ -40,6 +40,8 @@ pub const WORKER_DEADLINE: Duration = Duration::from_secs(300);
 pub const WORKER_ANSWER: u64 = 256 * 1024;
 const _: () = assert!(WORKER_CPU_SECONDS < WORKER_DEADLINE.as_secs());
 
+/// Bytes copied at once when a kernel is kept.
+pub const COPY_CHUNK: usize = 1 << 20;
 /// Most unpacked kernels kept.
 pub const CACHE_ENTRIES: usize = 16;
 /// Most bytes of unpacked kernels kept.

@@ -1,29 +1,36 @@
 //! A kernel ready to be placed into guest memory: metadata, and the bytes of its segments in a file.
 
+use super::cache::Unsaved;
 use super::elf::KernelMeta;
 use super::error::{ImageError, Role};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Metadata and the file that its offsets count in.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) meta: KernelMeta,
+    pub(super) file: File,
+}
 
 /// An unpacked kernel. Stays readable when its cache entry is evicted.
 #[derive(Debug)]
 pub struct LoadedKernel {
     path: PathBuf,
-    meta: KernelMeta,
-    image: File,
-    warm: bool,
+    image: Arc<Image>,
+    /// A kernel unpacked just now goes to the cache when the guest that needed it no longer waits: on drop.
+    unsaved: Option<Unsaved>,
 }
 
 impl LoadedKernel {
-    /// From metadata and the image file that its offsets count in.
-    pub(super) fn new(path: &Path, meta: KernelMeta, image: File, warm: bool) -> Self {
+    pub(super) fn new(path: &Path, image: Arc<Image>, unsaved: Option<Unsaved>) -> Self {
         Self {
             path: path.to_owned(),
-            meta,
             image,
-            warm,
+            unsaved,
         }
     }
 
@@ -36,13 +43,13 @@ impl LoadedKernel {
     /// Segments and notes.
     #[must_use]
     pub fn meta(&self) -> &KernelMeta {
-        &self.meta
+        &self.image.meta
     }
 
-    /// Whether it came from the cache.
+    /// Whether it was unpacked before.
     #[must_use]
     pub fn is_warm(&self) -> bool {
-        self.warm
+        self.unsaved.is_none()
     }
 
     /// Fills `into` with image bytes from `offset` on.
@@ -51,6 +58,7 @@ impl LoadedKernel {
     /// The image file cannot be read, or is shorter than its metadata says.
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> Result<(), ImageError> {
         self.image
+            .file
             .read_exact_at(into, offset)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => ImageError::Changed {

@@ -1,8 +1,8 @@
 //! Kernels and initrds: from a file somebody named to bytes that can be placed into a guest.
 //!
 //! ```text
-//!                                   ┌───────────── worker process ─────────────┐
-//!   vmlinuz ─▶ source ─▶ cache ─miss▶ bzimage ▶ unpack ▶ elf + notes ▶ compact ─▶ image file + metadata
+//!                                   ┌───────── worker process ─────────────────┐
+//!   vmlinuz ─▶ source ─▶ cache ─miss▶ bzimage ▶ unpack ▶ elf + notes ▶ compact ─▶ memfd + metadata ─▶ store (later)
 //!                          └──hit───────────────────────────────────────────────▶ LoadedKernel ─▶ build
 //!   initrd  ─▶ source ──────────────────────────────────────────────────────────▶ Initrd ───────▶ build
 //! ```
@@ -21,6 +21,7 @@ pub mod loaded;
 pub mod notes;
 pub mod sandbox;
 pub mod source;
+mod store;
 pub mod unpack;
 pub mod worker;
 pub mod zstd_frame;

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 const NOBODY: u32 = 65_534;
 
 /// System calls left: reading, writing, memory, and what the runtime does by itself.
-const ALLOWED: [libc::c_long; 23] = [
+const ALLOWED: [libc::c_long; 24] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_writev,
@@ -27,6 +27,7 @@ const ALLOWED: [libc::c_long; 23] = [
     libc::SYS_newfstatat,
     libc::SYS_statx,
     libc::SYS_close,
+    libc::SYS_ftruncate,
     libc::SYS_mmap,
     libc::SYS_munmap,
     libc::SYS_mremap,
@@ -92,14 +93,17 @@ fn refused(step: &'static str, errno: Errno) -> SandboxError {
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<_, _> = ALLOWED.into_iter().map(|call| (call, Vec::new())).collect();
-    // Debug builds of the standard library ask whether a descriptor is open before they close it.
-    let is_getfd = SeccompCondition::new(
-        1,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Eq,
-        u64::from(libc::F_GETFD.unsigned_abs()),
-    )?;
-    rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![is_getfd])?]);
+    // Sealing the output; and debug builds of the standard library ask whether a descriptor is open before they close it.
+    let allowed = [libc::F_ADD_SEALS, libc::F_GETFD].map(|command| {
+        let command = u64::from(command.unsigned_abs());
+        let is_command =
+            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command)?;
+        SeccompRule::new(vec![is_command])
+    });
+    rules.insert(
+        libc::SYS_fcntl,
+        allowed.into_iter().collect::<Result<_, _>>()?,
+    );
     SeccompFilter::new(
         rules,
         SeccompAction::KillProcess,

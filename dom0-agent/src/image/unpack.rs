@@ -56,35 +56,56 @@ pub struct Unpacked<'a> {
 /// # Errors
 /// See [`Fault`]; positions are bytes of `file`.
 pub fn unpack(file: &[u8], limit: u64) -> Result<Unpacked<'_>, Fault> {
-    if file.is_empty() {
-        return Err(Fault::Empty);
-    }
-    let (range, has_trailer) = match bzimage::payload(file)? {
-        Some(range) => (range, true),
-        None => (0..file.len(), false),
-    };
-    let data = &file[range.clone()];
-    let format = bzimage::format_of(data)?;
-    let packed = Packed {
-        data,
-        base: range.start as u64,
-        format,
-        limit,
-    };
-    let elf = match format {
-        Format::Elf => Cow::Borrowed(data),
-        Format::Lzo | Format::Lzma => return Err(Fault::Unsupported { format }),
-        Format::Gzip => Cow::Owned(packed.gzip()?),
-        Format::Bzip2 | Format::Xz | Format::Zstd | Format::Lz4 if has_trailer => {
-            Cow::Owned(packed.without_trailer()?)
+    let (packed, promised) = Packed::find(file, limit)?;
+    let format = packed.format;
+    let elf = match (format, promised) {
+        (Format::Elf, _) => Cow::Borrowed(packed.data),
+        (Format::Lzo | Format::Lzma, _) => return Err(Fault::Unsupported { format }),
+        (Format::Gzip, _) => Cow::Owned(packed.gzip()?),
+        (_, Some(promised)) => {
+            Cow::Owned(packed.check_size(promised, packed.decode(Some(promised))?)?)
         }
-        Format::Bzip2 | Format::Xz | Format::Zstd | Format::Lz4 => Cow::Owned(packed.decode(None)?),
+        (_, None) => Cow::Owned(packed.decode(None)?),
     };
     if elf.len() as u64 > limit {
         return Err(Fault::UnpacksTooBig { limit });
     }
-    match detect(&elf) {
-        Some(Format::Elf) => Ok(Unpacked { elf, format }),
+    check_elf(&elf, format)?;
+    Ok(Unpacked { elf, format })
+}
+
+/// The unpacked size, if `file` is a bzImage that [`unpack_zstd`] can unpack.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn zstd_size(file: &[u8], limit: u64) -> Result<Option<u64>, Fault> {
+    let (packed, promised) = Packed::find(file, limit)?;
+    Ok(promised.filter(|promised| packed.format == Format::Zstd && *promised > 0))
+}
+
+/// Unpacks a zstd bzImage into a buffer of exactly the size that [`zstd_size`] told: the fast way, without a copy.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_zstd(file: &[u8], limit: u64, into: &mut [u8]) -> Result<(), Fault> {
+    let (packed, _) = Packed::find(file, limit)?;
+    let length = packed.zstd_frame()?.length;
+    let got = zstd::bulk::decompress_to_buffer(&packed.data[..length], into)
+        .map_err(|error| packed.damaged(packed.data.len() - length, error.to_string()))?;
+    if got != into.len() {
+        let (promised, got) = (into.len() as u64, got as u64);
+        return Err(Fault::WrongSize {
+            format: Format::Zstd,
+            promised,
+            got,
+        });
+    }
+    check_elf(into, Format::Zstd)
+}
+
+fn check_elf(elf: &[u8], format: Format) -> Result<(), Fault> {
+    match detect(elf) {
+        Some(Format::Elf) => Ok(()),
         _ => Err(Fault::elf(format!(
             "the {format} payload does not start with the ELF magic"
         ))),
@@ -100,17 +121,41 @@ struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// The payload of a bzImage: packed data and the unpacked size behind it.
-    fn without_trailer(&self) -> Result<Vec<u8>, Fault> {
-        let Some((data, trailer)) = self.data.split_last_chunk::<TRAILER>() else {
-            return Err(self.truncated(self.data.len()));
+    /// Finds the packed bytes of a file, and the unpacked size where a bzImage tells it.
+    fn find(file: &'a [u8], limit: u64) -> Result<(Self, Option<u64>), Fault> {
+        if file.is_empty() {
+            return Err(Fault::Empty);
+        }
+        let (range, is_bzimage) = match bzimage::payload(file)? {
+            Some(range) => (range, true),
+            None => (0..file.len(), false),
+        };
+        let base = range.start as u64;
+        let data = &file[range];
+        let format = bzimage::format_of(data)?;
+        let packed = Self {
+            data,
+            base,
+            format,
+            limit,
+        };
+        // gzip ends with its unpacked size anyway, so the kernel build adds none.
+        if !is_bzimage
+            || matches!(
+                format,
+                Format::Elf | Format::Gzip | Format::Lzo | Format::Lzma
+            )
+        {
+            return Ok((packed, None));
+        }
+        let Some((data, trailer)) = data.split_last_chunk::<TRAILER>() else {
+            return Err(packed.truncated(data.len()));
         };
         let promised = u64::from(u32::from_le_bytes(*trailer));
-        if promised > self.limit {
-            return Err(Fault::UnpacksTooBig { limit: self.limit });
+        if promised > limit {
+            return Err(packed.too_big());
         }
-        let out = Packed { data, ..*self }.decode(Some(promised))?;
-        self.check_size(promised, out)
+        Ok((Self { data, ..packed }, Some(promised)))
     }
 
     fn check_size(&self, promised: u64, out: Vec<u8>) -> Result<Vec<u8>, Fault> {
@@ -161,11 +206,15 @@ impl<'a> Packed<'a> {
         result.map_err(|what| self.blame(left, what))
     }
 
-    fn zstd(&self, promised: Option<u64>) -> Result<Vec<u8>, Fault> {
-        let frame = zstd_frame::walk(self.data).map_err(|broken| match broken {
+    fn zstd_frame(&self) -> Result<zstd_frame::Frame, Fault> {
+        zstd_frame::walk(self.data).map_err(|broken| match broken {
             zstd_frame::Broken::Truncated => self.truncated(self.data.len()),
             zstd_frame::Broken::Damaged { at, what } => self.damaged(self.data.len() - at, what),
-        })?;
+        })
+    }
+
+    fn zstd(&self, promised: Option<u64>) -> Result<Vec<u8>, Fault> {
+        let frame = self.zstd_frame()?;
         let capacity = promised
             .or(frame.content_size)
             .unwrap_or(self.limit)

@@ -3,7 +3,7 @@
 //! ```text
 //!   daemon                                   worker = /proc/self/exe unpack-kernel
 //!   opens kernel ──────── stdin ───────────▶ sandbox::enter, read all
-//!   creates image file ── stdout ──────────▶ unpack, parse, write the loadable bytes
+//!   makes a memfd ──────── stdout ─────────▶ unpack into it, parse
 //!   reads one line ◀───── stderr ─────────── {"kernel": metadata} | {"fault": ...} | {"trouble": ...}
 //!   checks the metadata again
 //! ```
@@ -13,21 +13,24 @@
 
 use super::compact;
 use super::elf::KernelMeta;
-use super::error::{Fault, ImageError, Role};
+use super::error::{Fault, Format, ImageError, Role};
 use super::limits::{MAX_KERNEL_FILE, MAX_UNPACKED, WORKER_ANSWER, WORKER_DEADLINE};
 use super::sandbox;
 use super::source::Source;
+use super::unpack;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use xen_host::scratch::Scratch;
 
 /// First argument that makes the daemon's program a worker.
 pub const WORKER_ARGUMENT: &str = "unpack-kernel";
@@ -41,16 +44,17 @@ enum Answer {
     Trouble(String),
 }
 
-/// The worker's `main`: stdin is the kernel, stdout the image file, stderr the answer.
+/// The worker's `main`: stdin is the kernel, stdout the image memfd, stderr the answer.
 ///
 /// The answer carries success and failure alike; the exit code is 0 once it is written.
 #[must_use]
 pub fn worker_main() -> ExitCode {
     // Duplicated first: the sandbox allows no new descriptor.
-    let image = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let input = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let image = io::stdout().as_fd().try_clone_to_owned();
     let answer = match sandbox::enter() {
-        Ok(()) => image
-            .and_then(work)
+        Ok(()) => input
+            .and_then(|input| work(input, image?))
             .unwrap_or_else(|error| Answer::Trouble(error.to_string())),
         Err(error) => Answer::Trouble(format!("could not give up its privileges: {error}")),
     };
@@ -61,25 +65,55 @@ pub fn worker_main() -> ExitCode {
     }
 }
 
-fn work(mut image: File) -> io::Result<Answer> {
-    let input = io::stdin().lock();
-    let mut file = Vec::new();
-    input.take(MAX_KERNEL_FILE + 1).read_to_end(&mut file)?;
+fn work(input: File, image: OwnedFd) -> io::Result<Answer> {
+    let file = read_all(input)?;
+    Ok(match unpack_to(&file, image)? {
+        Ok(meta) => Answer::Kernel(Box::new(meta)),
+        Err(fault) => Answer::Fault(fault),
+    })
+}
+
+/// The whole input: a regular file goes into memory that is already there, see [`Scratch`].
+fn read_all(mut input: File) -> io::Result<Box<dyn Deref<Target = [u8]>>> {
+    let size = input.metadata()?.len().min(MAX_KERNEL_FILE + 1);
+    match usize::try_from(size) {
+        Ok(size) if size > 0 => {
+            let mut file = Scratch::private(size).map_err(io::Error::other)?;
+            input.read_exact(&mut file)?;
+            Ok(Box::new(file))
+        }
+        _ => {
+            let mut file = Vec::new();
+            input.take(MAX_KERNEL_FILE + 1).read_to_end(&mut file)?;
+            Ok(Box::new(file))
+        }
+    }
+}
+
+/// Unpacks into the image file; what is wrong with the kernel is the inner error.
+fn unpack_to(file: &[u8], image: OwnedFd) -> io::Result<Result<KernelMeta, Fault>> {
     if file.len() as u64 > MAX_KERNEL_FILE {
-        return Ok(Answer::Fault(Fault::TooBig {
-            size: file.len() as u64,
+        let size = file.len() as u64;
+        return Ok(Err(Fault::TooBig {
+            size,
             limit: MAX_KERNEL_FILE,
         }));
     }
-    match compact::compact(&file, MAX_UNPACKED) {
-        Ok(compacted) => {
-            for piece in compacted.pieces() {
-                image.write_all(piece)?;
-            }
-            Ok(Answer::Kernel(Box::new(compacted.meta)))
-        }
-        Err(fault) => Ok(Answer::Fault(fault)),
+    let size = match unpack::zstd_size(file, MAX_UNPACKED) {
+        Ok(size) => size.and_then(|size| usize::try_from(size).ok()),
+        Err(fault) => return Ok(Err(fault)),
+    };
+    if let Some(size) = size {
+        let mut elf = Scratch::output(image, size).map_err(io::Error::other)?;
+        let unpacked = unpack::unpack_zstd(file, MAX_UNPACKED, &mut elf);
+        return Ok(unpacked.and_then(|()| compact::loadable(&elf, Format::Zstd)));
     }
+    let unpacked = match unpack::unpack(file, MAX_UNPACKED) {
+        Ok(unpacked) => unpacked,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    File::from(image).write_all(&unpacked.elf)?;
+    Ok(compact::loadable(&unpacked.elf, unpacked.format))
 }
 
 /// How to start a worker.
@@ -107,7 +141,7 @@ impl Worker {
         }
     }
 
-    /// Unpacks `source` into the empty file `image`.
+    /// Unpacks `source` into `image`, an empty memfd that can be sealed.
     ///
     /// # Errors
     /// What is wrong with the kernel, or what became of the worker.

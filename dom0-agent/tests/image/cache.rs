@@ -1,10 +1,11 @@
 //! The cache and the worker behind it, with the real daemon binary as worker.
 
-use crate::kernels::{Elf, bzimage, payload};
+use crate::kernels::{Elf, PACKED, bzimage, payload};
 use dom0_agent::image::error::Role;
 use dom0_agent::image::limits::CACHE_ENTRIES;
 use dom0_agent::image::{
-    Fault, Format, ImageError, Initrd, KernelCache, LoadedKernel, WORKER_ARGUMENT, Worker,
+    Fault, Format, ImageError, Initrd, KernelCache, KernelMeta, LoadedKernel, WORKER_ARGUMENT,
+    Worker,
 };
 use std::fs;
 use std::io::Read;
@@ -12,6 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_dom0-agent");
+
+/// What a load gave.
+struct Loaded {
+    warm: bool,
+    text: Vec<u8>,
+    meta: KernelMeta,
+}
 
 struct World {
     directory: tempfile::TempDir,
@@ -45,6 +53,16 @@ impl World {
         )
     }
 
+    /// Loads as a process of its own would; answers after the cache is written.
+    fn load(&self, path: &Path) -> Loaded {
+        let cache = self.cache();
+        let loaded = cache
+            .load(path)
+            .map(|kernel| (kernel.is_warm(), text_of(&kernel), kernel.meta().clone()));
+        let (warm, text, meta) = loaded.unwrap();
+        Loaded { warm, text, meta }
+    }
+
     fn cached(&self, extension: &str) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.cache_directory()).unwrap();
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -64,26 +82,69 @@ fn text_of(kernel: &LoadedKernel) -> Vec<u8> {
 fn the_second_load_is_warm_and_the_same() {
     let world = World::new();
     let path = world.kernel("vmlinuz");
-    let cold = world.cache().load(&path).unwrap();
-    let warm = world.cache().load(&path).unwrap();
-    assert!(!cold.is_warm() && warm.is_warm());
-    assert_eq!(cold.meta(), warm.meta());
-    assert!(text_of(&cold) == Elf::debian().loads[0].1 && text_of(&cold) == text_of(&warm));
+    let (cold, warm) = (world.load(&path), world.load(&path));
+    assert!(!cold.warm && warm.warm);
+    assert!(cold.text == Elf::debian().loads[0].1 && cold.text == warm.text);
+    assert_eq!(
+        (&cold.meta.notes, cold.meta.class),
+        (&warm.meta.notes, warm.meta.class)
+    );
     let leftovers = fs::read_dir(world.cache_directory()).unwrap().count();
     assert_eq!(leftovers, 2, "an image and its metadata, nothing temporary");
+}
+
+#[test]
+fn a_kernel_in_use_is_not_unpacked_twice() {
+    let world = World::new();
+    let path = world.kernel("vmlinuz");
+    let cache = world.cache();
+    let first = cache.load(&path).unwrap();
+    let second = cache.load(&path).unwrap();
+    assert!(!first.is_warm() && second.is_warm());
+    assert!(
+        !world.cache_directory().exists(),
+        "nobody waits for the disk"
+    );
+    drop(first);
+    cache.settle();
+    assert!(text_of(&second) == text_of(&cache.load(&path).unwrap()));
+    assert_eq!(world.cached("image").len(), 1);
 }
 
 #[test]
 fn a_changed_kernel_is_unpacked_again() {
     let world = World::new();
     let path = world.kernel("vmlinuz");
-    world.cache().load(&path).unwrap();
+    world.load(&path);
     let mut other = Elf::debian();
     other.loads[0].1[0] ^= 0xff;
     fs::write(&path, bzimage(&payload(Format::Gzip, &other.build()))).unwrap();
-    let loaded = world.cache().load(&path).unwrap();
-    assert!(!loaded.is_warm());
-    assert!(text_of(&loaded) == other.loads[0].1);
+    let loaded = world.load(&path);
+    assert!(!loaded.warm && loaded.text == other.loads[0].1);
+    assert!(world.load(&path).text == other.loads[0].1);
+}
+
+#[test]
+fn every_format_comes_through_the_worker() {
+    let world = World::new();
+    let elf = Elf::debian().build();
+    for format in PACKED {
+        let path = world.file(
+            &format!("vmlinuz-{format}"),
+            &bzimage(&payload(format, &elf)),
+        );
+        let (cold, warm) = (world.load(&path), world.load(&path));
+        assert_eq!(
+            (cold.warm, warm.warm, cold.meta.format),
+            (false, true, format)
+        );
+        assert!(
+            cold.text == Elf::debian().loads[0].1 && cold.text == warm.text,
+            "{format}"
+        );
+    }
+    let plain = world.file("vmlinux", &elf);
+    assert!(world.load(&plain).text == Elf::debian().loads[0].1);
 }
 
 #[test]
@@ -108,49 +169,40 @@ fn a_damaged_entry_is_ignored_and_rebuilt() {
         },
     ];
     for (number, damage) in damages.iter().enumerate() {
-        world.cache().load(&path).unwrap();
-        assert!(
-            world.cache().load(&path).unwrap().is_warm(),
-            "before damage {number}"
-        );
+        world.load(&path);
+        assert!(world.load(&path).warm, "before damage {number}");
         damage(&world.cached("image")[0], &world.cached("meta")[0]);
-        let loaded = world.cache().load(&path).unwrap();
-        assert!(!loaded.is_warm(), "damage {number} was not seen");
-        assert!(text_of(&loaded) == Elf::debian().loads[0].1);
+        let loaded = world.load(&path);
+        assert!(!loaded.warm, "damage {number} was not seen");
+        assert!(loaded.text == Elf::debian().loads[0].1);
     }
 }
 
 #[test]
 fn the_cache_is_bounded_and_forgets_the_oldest() {
     let world = World::new();
-    let cache = world.cache();
     let first = world.kernel("vmlinuz-first");
-    cache.load(&first).unwrap();
+    world.load(&first);
     for number in 0..CACHE_ENTRIES - 1 {
-        cache
-            .load(&world.kernel(&format!("vmlinuz-{number}")))
-            .unwrap();
+        world.load(&world.kernel(&format!("vmlinuz-{number}")));
     }
     // Used again: no longer the oldest.
-    assert!(cache.load(&first).unwrap().is_warm());
-    cache.load(&world.kernel("vmlinuz-last")).unwrap();
+    assert!(world.load(&first).warm);
+    world.load(&world.kernel("vmlinuz-last"));
     assert_eq!(world.cached("meta").len(), CACHE_ENTRIES);
     assert_eq!(world.cached("image").len(), CACHE_ENTRIES);
-    assert!(cache.load(&first).unwrap().is_warm());
-    let oldest = world.directory.path().join("vmlinuz-0");
-    assert!(!cache.load(&oldest).unwrap().is_warm());
+    assert!(world.load(&first).warm);
+    assert!(!world.load(&world.directory.path().join("vmlinuz-0")).warm);
 }
 
 #[test]
 fn a_cache_that_cannot_be_written_costs_only_speed() {
     let world = World::new();
     let path = world.kernel("vmlinuz");
-    let occupied = world.file("cache", b"a file where the directory should be");
-    let cache = KernelCache::with_worker(&occupied, Worker::of(Path::new(DAEMON)));
+    world.file("cache", b"a file where the directory should be");
     for _ in 0..2 {
-        let loaded = cache.load(&path).unwrap();
-        assert!(!loaded.is_warm());
-        assert!(text_of(&loaded) == Elf::debian().loads[0].1);
+        let loaded = world.load(&path);
+        assert!(!loaded.warm && loaded.text == Elf::debian().loads[0].1);
     }
 }
 
@@ -194,7 +246,7 @@ fn bad_kernels_are_named_with_file_and_cause_and_leave_nothing() {
         let said = world.cache().load(&path).unwrap_err().to_string();
         assert!(said.contains(&says), "{said}");
     }
-    assert_eq!(fs::read_dir(world.cache_directory()).unwrap().count(), 0);
+    assert!(!world.cache_directory().exists());
 }
 
 #[test]

@@ -21,5 +21,6 @@ pub mod memfd;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
+pub mod scratch;
 pub mod tap;
 pub mod uring;
