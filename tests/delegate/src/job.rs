@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -139,10 +139,13 @@ fn exec(
         }
     };
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+    let exited = Arc::new(AtomicBool::new(false));
     let waiter = {
         let answers = Arc::clone(answers);
+        let exited = Arc::clone(&exited);
         std::thread::spawn(move || {
             let status = child.wait();
+            exited.store(true, Ordering::Release);
             let late = || pumps.iter().any(|pump| !pump.thread.is_finished());
             let moved = || {
                 pumps
@@ -163,7 +166,8 @@ fn exec(
     };
     feed(port, &mut input);
     drop(input);
-    if !waiter.is_finished() {
+    // What a command that has ended left running stays: its group is no longer ours to kill.
+    if !exited.load(Ordering::Acquire) {
         // Already gone is as good as killed.
         killpg(group, Signal::SIGKILL).unwrap_or_default();
     }

@@ -130,11 +130,14 @@ pub fn network_carries_data(host: &Host, guests: &[Guest]) -> Result<()> {
     let make = "dd if=/dev/urandom of=/tmp/out bs=64k count=16 2>/dev/null && sha256sum < /tmp/out";
     for guest in guests {
         let inside = host.guest(&guest.name);
-        host.sh("busybox nc -l -p 7000 > /tmp/in < /dev/null 2>/dev/null & sleep 0.2")?;
-        let sent = inside.sh(&format!("{make} && nc -w 5 10.77.0.1 7000 < /tmp/out"))?;
-        let received = host.sh(
-            "while pgrep -f 'nc -l -p 7000' > /dev/null; do sleep 0.1; done; sha256sum < /tmp/in",
+        // The end of the listener is told by a file: a look at the process list would find the looking shell itself.
+        host.sh(
+            "rm -f /tmp/in /tmp/in.done; (busybox nc -l -p 7000 > /tmp/in < /dev/null; touch /tmp/in.done) > /dev/null 2>&1 & \
+             until busybox netstat -ltn | grep -q ':7000 '; do sleep 0.1; done",
         )?;
+        let sent = inside.sh(&format!("{make} && nc -w 5 10.77.0.1 7000 < /tmp/out"))?;
+        host.wait_until("test -e /tmp/in.done", deadline::SETTLE)?;
+        let received = host.sh("sha256sum < /tmp/in; rm -f /tmp/in /tmp/in.done")?;
         ensure!(
             sent == received,
             "{} sent {sent} and dom0 got {received}",
