@@ -42,6 +42,7 @@ use parapet_wire::agent as wire;
 use record::{Record, Records};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
@@ -116,6 +117,8 @@ pub struct Agent {
     table: Mutex<BTreeMap<Uuid, SharedGuest>>,
     /// Held between finding a name free and taking it.
     naming: Mutex<()>,
+    /// Subscribers of events: while there is one, failed protected guests are theirs.
+    listeners: AtomicUsize,
 }
 
 impl Agent {
@@ -149,7 +152,22 @@ impl Agent {
             outlets,
             table: Mutex::default(),
             naming: Mutex::default(),
+            listeners: AtomicUsize::new(0),
         })
+    }
+
+    /// A subscriber of events came.
+    pub fn listener_came(&self) {
+        self.listeners.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A subscriber of events left.
+    pub fn listener_left(&self) {
+        self.listeners.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn is_heard(&self) -> bool {
+        self.listeners.load(Ordering::SeqCst) > 0
     }
 
     /// The seams, for callers that read the host.

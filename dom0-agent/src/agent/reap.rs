@@ -100,7 +100,7 @@ impl Agent {
             .as_ref()
             .is_none_or(|info| info.dying || info.handle != ours);
         let reason = info.and_then(|info| info.shutdown);
-        Ok(decide(guest, gone, reason, now))
+        Ok(decide(guest, gone, reason, self.is_heard(), now))
     }
 
     fn carry_out(
@@ -158,6 +158,7 @@ fn decide(
     guest: &mut Guest,
     gone: bool,
     reason: Option<ShutdownReason>,
+    heard: bool,
     now: Instant,
 ) -> (Decision, Option<Instant>) {
     let protected = guest.protection() != wire::Protection::None;
@@ -188,6 +189,8 @@ fn decide(
         let due = since + MONITOR_GRACE;
         return match (first, now >= due) {
             (true, _) => (Decision::Report(reason), Some(due)),
+            // Somebody listens, and takes the time that its back-off needs.
+            (false, true) if heard => (Decision::Nothing, Some(now + MONITOR_GRACE)),
             (false, true) => (Decision::Restart, None),
             (false, false) => (Decision::Nothing, Some(due)),
         };

@@ -86,7 +86,10 @@ async fn client(shared: Shared, mut stream: UnixStream) -> Result<(), FrameError
             continue;
         }
         if matches!(request, Request::Subscribe) {
-            return subscribe(&shared, &mut stream).await;
+            shared.agent.listener_came();
+            let ended = subscribe(&shared, &mut stream).await;
+            shared.agent.listener_left();
+            return ended;
         }
         let for_work = shared.clone();
         let reply = tokio::task::spawn_blocking(move || answer(&for_work, request))

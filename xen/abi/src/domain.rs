@@ -167,7 +167,9 @@ impl CpuMap {
     /// Whether CPU `cpu` is in the set.
     #[must_use]
     pub fn contains(&self, cpu: usize) -> bool {
-        self.0.get(cpu / 8).is_some_and(|byte| byte & (1 << (cpu % 8)) != 0)
+        self.0
+            .get(cpu / 8)
+            .is_some_and(|byte| byte & (1 << (cpu % 8)) != 0)
     }
 
     /// Adds CPU `cpu`, growing the map as needed.

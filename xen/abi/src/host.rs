@@ -37,7 +37,10 @@ pub struct PhysInfo {
 
 /// The capability bits of `physinfo`, named. Probe these, never the release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "a set of independent facts, read by name")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "a set of independent facts, read by name"
+)]
 pub struct HostCapabilities {
     /// HVM (and so PVH) guests.
     pub hvm: bool,

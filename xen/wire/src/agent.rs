@@ -316,10 +316,17 @@ mod tests {
 
     #[test]
     fn requests_and_replies_survive_the_wire() {
-        let request = Request::Create(Create { config: "{}".into(), paused: true, unmanaged: false });
+        let request = Request::Create(Create {
+            config: "{}".into(),
+            paused: true,
+            unmanaged: false,
+        });
         let mut wire = Vec::new();
         send(&mut wire, Kind::AgentRequest, &request).unwrap();
-        assert_eq!(receive::<Request>(&mut wire.as_slice(), Kind::AgentRequest).unwrap(), request);
+        assert_eq!(
+            receive::<Request>(&mut wire.as_slice(), Kind::AgentRequest).unwrap(),
+            request
+        );
         let reply = Reply::Event(Event::ShutDown {
             uuid: Handle([7; 16]),
             domid: DomId(3),
@@ -327,6 +334,9 @@ mod tests {
         });
         let mut wire = Vec::new();
         send(&mut wire, Kind::AgentReply, &reply).unwrap();
-        assert_eq!(receive::<Reply>(&mut wire.as_slice(), Kind::AgentReply).unwrap(), reply);
+        assert_eq!(
+            receive::<Reply>(&mut wire.as_slice(), Kind::AgentReply).unwrap(),
+            reply
+        );
     }
 }

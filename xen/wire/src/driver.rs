@@ -156,7 +156,10 @@ pub struct NetQueue {
 
 /// What a network frontend can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "independent feature nodes of netif.h, read by name")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent feature nodes of netif.h, read by name"
+)]
 pub struct NetFeatures {
     /// Packets in several slots.
     pub sg: bool,

@@ -54,7 +54,9 @@ pub enum FrameError {
     #[error("not a Parapet message (bytes {0:02x?})")]
     Magic([u8; 4]),
     /// Another version.
-    #[error("the other side speaks protocol version {theirs}, this program {VERSION}; install the same release on both sides")]
+    #[error(
+        "the other side speaks protocol version {theirs}, this program {VERSION}; install the same release on both sides"
+    )]
     Version {
         /// Theirs.
         theirs: u16,
@@ -116,7 +118,24 @@ pub struct Header {
 /// # Errors
 /// Everything that is wrong with it, before any payload byte is read.
 pub fn parse_header(wanted: Kind, bytes: &[u8; HEADER_BYTES]) -> Result<Header, FrameError> {
-    let [m0, m1, m2, m3, v0, v1, k0, k1, l0, l1, l2, l3, c0, c1, c2, c3] = *bytes;
+    let [
+        m0,
+        m1,
+        m2,
+        m3,
+        v0,
+        v1,
+        k0,
+        k1,
+        l0,
+        l1,
+        l2,
+        l3,
+        c0,
+        c1,
+        c2,
+        c3,
+    ] = *bytes;
     if [m0, m1, m2, m3] != MAGIC {
         return Err(FrameError::Magic([m0, m1, m2, m3]));
     }
@@ -132,7 +151,10 @@ pub fn parse_header(wanted: Kind, bytes: &[u8; HEADER_BYTES]) -> Result<Header, 
     if length > MAX_PAYLOAD_BYTES {
         return Err(FrameError::TooLong(length));
     }
-    Ok(Header { length, crc: u32::from_le_bytes([c0, c1, c2, c3]) })
+    Ok(Header {
+        length,
+        crc: u32::from_le_bytes([c0, c1, c2, c3]),
+    })
 }
 
 /// Decodes a payload whose header was checked.
@@ -146,7 +168,10 @@ pub fn decode<T: DeserializeOwned>(header: Header, payload: &[u8]) -> Result<T, 
     let (message, used) = bincode::serde::decode_from_slice(payload, config())
         .map_err(|error| FrameError::Payload(error.to_string()))?;
     if used != payload.len() {
-        return Err(FrameError::Payload(format!("{} bytes left over", payload.len() - used)));
+        return Err(FrameError::Payload(format!(
+            "{} bytes left over",
+            payload.len() - used
+        )));
     }
     Ok(message)
 }
@@ -155,13 +180,21 @@ pub fn decode<T: DeserializeOwned>(header: Header, payload: &[u8]) -> Result<T, 
 ///
 /// # Errors
 /// Whatever is wrong with the frame.
-pub fn take<T: DeserializeOwned>(wanted: Kind, buffer: &[u8]) -> Result<Option<(T, usize)>, FrameError> {
-    let Some(head) = buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+pub fn take<T: DeserializeOwned>(
+    wanted: Kind,
+    buffer: &[u8],
+) -> Result<Option<(T, usize)>, FrameError> {
+    let Some(head) = buffer.first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
     let header = parse_header(wanted, head)?;
     let Some(payload) = buffer.get(HEADER_BYTES..HEADER_BYTES + header.length) else {
         return Ok(None);
     };
-    Ok(Some((decode(header, payload)?, HEADER_BYTES + header.length)))
+    Ok(Some((
+        decode(header, payload)?,
+        HEADER_BYTES + header.length,
+    )))
 }
 
 /// Sends a message.
@@ -239,7 +272,8 @@ mod tests {
     fn a_message_arrives_as_it_was_sent() {
         let mut wire = Vec::new();
         send(&mut wire, Kind::AgentRequest, &("hello".to_owned(), 7_u32)).unwrap();
-        let (text, number): (String, u32) = receive(&mut wire.as_slice(), Kind::AgentRequest).unwrap();
+        let (text, number): (String, u32) =
+            receive(&mut wire.as_slice(), Kind::AgentRequest).unwrap();
         assert_eq!((text.as_str(), number), ("hello", 7));
     }
 
@@ -254,7 +288,13 @@ mod tests {
     fn a_wrong_socket_is_named() {
         let frame = encode(Kind::DriverOrder, &1_u8).unwrap();
         let error = receive::<u8>(&mut frame.as_slice(), Kind::AgentReply).unwrap_err();
-        assert!(matches!(error, FrameError::Kind { theirs: 3, wanted: Kind::AgentReply }));
+        assert!(matches!(
+            error,
+            FrameError::Kind {
+                theirs: 3,
+                wanted: Kind::AgentReply
+            }
+        ));
     }
 
     #[test]

@@ -33,7 +33,11 @@ pub fn parse(value: &[u8]) -> Option<Beat> {
     if value.is_empty() || value.len() > MAX_VALUE_BYTES || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(value).ok()?.parse().ok().map(Beat::Counter)
+    std::str::from_utf8(value)
+        .ok()?
+        .parse()
+        .ok()
+        .map(Beat::Counter)
 }
 
 #[cfg(test)]
@@ -44,9 +48,21 @@ mod tests {
     #[test]
     fn only_what_the_program_writes_is_a_beat() {
         assert_eq!(parse(b"17"), Some(Beat::Counter(17)));
-        assert_eq!(parse(b"18446744073709551615"), Some(Beat::Counter(u64::MAX)));
+        assert_eq!(
+            parse(b"18446744073709551615"),
+            Some(Beat::Counter(u64::MAX))
+        );
         assert_eq!(parse(b"stopped"), Some(Beat::Stopped));
-        for junk in [&b""[..], b"-1", b"+1", b" 1", b"1\n", b"18446744073709551616", b"Stopped", b"\xff"] {
+        for junk in [
+            &b""[..],
+            b"-1",
+            b"+1",
+            b" 1",
+            b"1\n",
+            b"18446744073709551616",
+            b"Stopped",
+            b"\xff",
+        ] {
             assert_eq!(parse(junk), None, "{junk:?}");
         }
     }

@@ -60,7 +60,14 @@ struct TracepointAttr {
 
 fn bpf<T>(command: i64, attr: &T) -> io::Result<u32> {
     // SAFETY: bpf(2) reads size_of::<T>() bytes of the attribute, which lives through the call; pointers in it point to live buffers of the callers.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attr),
+            size_of::<T>(),
+        )
+    };
     u32::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
@@ -76,7 +83,11 @@ fn wedge() -> io::Result<()> {
     };
     let program = bpf(PROG_LOAD, &load)?;
     let name = c"hrtimer_expire_entry";
-    let attach = TracepointAttr { name: name.as_ptr().expose_provenance() as u64, program, pad: 0 };
+    let attach = TracepointAttr {
+        name: name.as_ptr().expose_provenance() as u64,
+        program,
+        pad: 0,
+    };
     println!("hanging now");
     for _ in 0..ATTACHMENTS {
         bpf(RAW_TRACEPOINT_OPEN, &attach)?;
