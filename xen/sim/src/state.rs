@@ -26,11 +26,12 @@ use xen_abi::version::{Abi, XenVersion};
 pub const DEAD: Errno = Errno::EOWNERDEAD;
 
 /// Calls whose answer is something to be dropped; one of these that fails has no effect.
-const ANSWERS_WITH_RESOURCE: [&str; 6] = [
+const ANSWERS_WITH_RESOURCE: [&str; 7] = [
     "map_foreign",
     "map_grant_table",
     "gnttab.map",
     "xs.watch",
+    "xs.begin",
     "open_events",
     "open_grants",
 ];
