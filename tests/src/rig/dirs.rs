@@ -11,10 +11,23 @@
 use std::path::{Path, PathBuf};
 
 /// Top of the source tree.
+///
+/// Cargo says at run time which package it runs; only a program started by hand relies on where it was compiled, which two
+/// checkouts that share a target directory would get wrong.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    let running = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let candidates = running
+        .into_iter()
+        .chain([PathBuf::from(env!("CARGO_MANIFEST_DIR"))]);
+    top_of(candidates).unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")))
+}
+
+/// The first parent of a package that holds the recipes.
+fn top_of(packages: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    packages
+        .filter_map(|package| package.parent().map(Path::to_path_buf))
+        .find(|top| top.join("images/dom0/packages").exists())
 }
 
 /// Cargo's target directory.
@@ -46,4 +59,24 @@ pub fn part(name: &str) -> PathBuf {
 #[must_use]
 pub fn recipes() -> PathBuf {
     workspace().join("images")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkout_that_runs_wins_over_the_one_that_compiled() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+        for top in [&here, &there] {
+            std::fs::create_dir_all(top.join("images/dom0"))?;
+            std::fs::write(top.join("images/dom0/packages"), "")?;
+        }
+        let order = [here.join("tests"), there.join("tests")];
+        assert_eq!(top_of(order.into_iter()), Some(here));
+        let foreign = [dir.path().join("elsewhere/crate"), there.join("tests")];
+        assert_eq!(top_of(foreign.into_iter()), Some(there));
+        Ok(())
+    }
 }
