@@ -9,9 +9,7 @@
 //! ```
 //!
 //! The guest that needs an unpacked kernel first is built from the worker's memfd and does not wait for a disk. A cache
-//! that cannot be written costs speed, never a guest. What lies on disk is [`store`]'s matter.
-//!
-//! [`store`]: super::store
+//! that cannot be written costs speed, never a guest. What lies on disk is `store`'s matter.
 
 use super::compact;
 use super::error::{ImageError, Role};

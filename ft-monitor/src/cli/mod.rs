@@ -137,7 +137,7 @@ pub struct ProtectArguments {
     /// Silence of parapet-guest after which the guest counts as hung, in seconds; 0: not watched.
     #[arg(long, value_name = "SECONDS")]
     pub heartbeat: Option<u64>,
-    /// A question from outside: tcp:ADDR:PORT, http://ADDR[:PORT]/path or ping:ADDR. Repeat for more; replaces the present ones.
+    /// A question from outside: `tcp:ADDR:PORT`, `http://ADDR[:PORT]/path` or `ping:ADDR`. Repeat for more; replaces the present ones.
     #[arg(long, value_name = "PROBE")]
     pub probe: Vec<String>,
     /// No questions from outside.

@@ -1,6 +1,6 @@
 //! Block: blkif rings served from raw files and block devices.
 //!
-//! In the order in which a request meets them: [`wire`] (bytes), [`request`] (judgement), [`plan`] (what to do), [`queue`] (when), with [`run`]
+//! In the order in which a request meets them: [`wire`] (bytes), [`request`] (judgement), [`plan`] (what to do), [`queue`] (when), with `run`
 //! (at the medium), [`exec`] and [`cache`] (the guest's pages), [`buffers`] (ours), [`journal`] and [`recover`] (so that a successor
 //! can go on), [`features`] (what was agreed), [`worker`] (the thread).
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | own user, no groups, no capabilities, no new privileges | what the opened descriptors allow |
 //! | landlock | no path of any filesystem, no TCP, no signals and no abstract sockets of others |
-//! | seccomp | the system calls of [`ALLOWED`]; memory is never executable; `ioctl` only the numbers of [`IOCTLS`]; no processes |
+//! | seccomp | the system calls of `ALLOWED`; memory is never executable; `ioctl` only the numbers of `IOCTLS`; no processes |
 //! | io_uring restrictions (`xen_host::uring`) | reads, writes, flushes and polls on registered files |
 //! | resource limits | no core, descriptors and locked memory bounded |
 //!

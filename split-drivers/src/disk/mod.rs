@@ -1,7 +1,7 @@
 //! Media, as a ring's queue sees them: numbered operations go in, numbered outcomes come out in any order, data passes through one
 //! private buffer.
 //!
-//! * [`file`]: raw files and block devices, on io_uring.
+//! * [`mod@file`]: raw files and block devices, on io_uring.
 //! * [`memory`], [`faulty`]: for tests; the first completes in a seeded order, the second fails on purpose.
 //!
 //! No grant-mapped page ever reaches a medium: only the private buffer does (`spikes-backends.md` 1).
