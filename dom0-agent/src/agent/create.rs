@@ -8,37 +8,24 @@
 //! Everything that can be known to be wrong without a domain is checked before there is one. An agent that is killed between any two steps finds
 //! the record (and the domain by its uuid) and undoes it.
 
-use super::drivers::OrderError;
 use super::error::AgentError;
-use super::guest::{Console, Device, DeviceBody, Guest};
-use super::links::LinkSpec;
+use super::guest::Guest;
 use super::record::{ConsoleFacts, Record, Stage};
-use super::request::{build_request, kind};
-use super::{Agent, DISK_LOCK_TIMEOUT, News, handle, lock};
-use crate::build::{self, Built};
-use crate::config::disk::DiskSpec;
+use super::request::build_request;
+use super::{Agent, News, handle, lock};
+use crate::build::{self};
 use crate::config::domain::{DomainConfig, DomainKind};
-use crate::config::vdev::vdev_number;
-use crate::config::vif::{Mac, VifSpec};
-use crate::config::xlconf::XlConf;
-use crate::device::{medium, userdata};
+use crate::config::vif::Mac;
+use crate::device::medium;
 use crate::image::Initrd;
-use crate::layout::{Tree, device, domain};
-use crate::xenbus::machine::Phase;
 use parapet_wire::agent as wire;
-use parapet_wire::driver::{
-    ConnectConsole, DeviceKind, DriverFault, Medium, OpenDisk, OrderBody, Outcome, offer,
-};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use uuid::Uuid;
 use xen_abi::domain::DomainInfo;
-use xen_abi::grant_table::RESERVED_CONSOLE;
 use xen_abi::ids::DomId;
-use xen_host::pty::Pty;
-use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
+use xen_host::xenstore::store::{StoreOp, StoreReply, TxId};
 
 /// First bytes of a MAC address that is drawn: Xen's own.
 const XEN_OUI: [u8; 3] = [0x00, 0x16, 0x3e];
@@ -142,255 +129,6 @@ impl Agent {
         Ok(built.domid)
     }
 
-    /// Driver, devices, xenstore, console: everything around a built domain.
-    fn furnish(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
-        let domid = built.domid;
-        let spec = super::drivers::DriverSpec {
-            uuid: guest.record.uuid,
-            domid,
-        };
-        guest.driver = Some(
-            self.drivers
-                .start(spec, self.news_sink())
-                .map_err(|error| driver(domid, &error))?,
-        );
-        let pty = Pty::open()?;
-        let (master, slave, tty) = pty.into_parts();
-        guest.console = Some(Console {
-            master,
-            slave,
-            tty: tty.display().to_string(),
-        });
-
-        let mut tree = Tree::new(domid);
-        self.describe_domain(&mut tree, guest, built);
-        for spec in guest.record.config.disks.clone() {
-            self.furnish_disk(guest, domid, &spec, &mut tree)?;
-        }
-        for (position, spec) in guest.record.config.vifs.clone().iter().enumerate() {
-            let devid = spec
-                .devid
-                .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
-            self.furnish_net(guest, domid, devid, spec, &mut tree)?;
-        }
-        if let Some(console) = &guest.console {
-            device::console(
-                &mut tree,
-                domid,
-                built.console.frame,
-                built.console.port,
-                &console.tty,
-            );
-        }
-        self.seams.store.commit("a new guest", &tree.into_ops())?;
-        self.seams
-            .store
-            .introduce(domid, built.store.frame, built.store.port)?;
-        self.connect_console(guest)?;
-        self.write_userdata(guest)
-    }
-
-    fn describe_domain(&self, tree: &mut Tree, guest: &Guest, built: &Built) {
-        let config = &guest.record.config;
-        let facts = domain::DomainFacts {
-            domid: built.domid,
-            uuid: handle(guest.record.uuid),
-            name: &config.name,
-            kind: kind(config.kind),
-            target_kib: config.memory.target_kib,
-            static_max_kib: config.memory.max_kib,
-            vcpus_online: config.cpu.online,
-            vcpus_max: config.cpu.max,
-            store: (built.store.frame, built.store.port),
-            start_time: start_time(),
-            kernel: config.boot.kernel.as_deref().unwrap_or(""),
-            ramdisk: config.boot.ramdisk.as_deref(),
-            cmdline: config.boot.cmdline.as_deref().unwrap_or(""),
-        };
-        domain::skeleton(tree, &facts);
-    }
-
-    /// Opens a disk in the driver and describes it.
-    pub(super) fn furnish_disk(
-        &self,
-        guest: &mut Guest,
-        domid: DomId,
-        spec: &DiskSpec,
-        tree: &mut Tree,
-    ) -> Result<u32, AgentError> {
-        let devid = vdev_number(&spec.vdev).ok_or_else(|| {
-            AgentError::Invalid(format!("disk {}: no such virtual device", spec.vdev))
-        })?;
-        if guest.devices.contains_key(&(DeviceKind::Disk, devid)) {
-            return Err(AgentError::Device {
-                device: spec.vdev.clone(),
-                what: "is used by another disk of this guest".into(),
-            });
-        }
-        let medium = self.open_disk(guest, domid, devid, spec)?;
-        let discard =
-            spec.discard.unwrap_or(true) && spec.writable && medium.discard_granularity.is_some();
-        let facts = device::DiskFacts {
-            vdev: &spec.vdev,
-            target: spec.target.as_deref().unwrap_or(""),
-            writable: spec.writable,
-            cdrom: spec.cdrom,
-            removable: spec.removable || spec.cdrom,
-            discard,
-            medium,
-        };
-        device::disk(tree, domid, devid, &facts);
-        let body = DeviceBody::Disk { spec: spec.clone() };
-        guest.devices.insert(
-            (DeviceKind::Disk, devid),
-            Device {
-                phase: Phase::InitWait,
-                body,
-            },
-        );
-        Ok(devid)
-    }
-
-    /// Lets the driver open a medium. Only the driver keeps the description, so its lock is the fence against a dead driver's I/O.
-    pub(super) fn open_disk(
-        &self,
-        guest: &mut Guest,
-        domid: DomId,
-        devid: u32,
-        spec: &DiskSpec,
-    ) -> Result<Medium, AgentError> {
-        let opened = medium::open(spec)?;
-        let order = OrderBody::OpenDisk(OpenDisk {
-            devid,
-            read_only: !spec.writable,
-            discard: spec.discard.unwrap_or(true) && spec.writable,
-            buffered: opened.buffered,
-            lock_timeout_ms: u64::try_from(DISK_LOCK_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
-        });
-        match order_driver(guest, domid, order, vec![OwnedFd::from(opened.file)])? {
-            Outcome::Medium(medium) => Ok(medium),
-            other => Err(driver(
-                domid,
-                &OrderError::Lost(format!("answered an open with {other:?}")),
-            )),
-        }
-    }
-
-    /// Makes the tap of an interface and describes it.
-    pub(super) fn furnish_net(
-        &self,
-        guest: &mut Guest,
-        domid: DomId,
-        devid: u32,
-        spec: &VifSpec,
-        tree: &mut Tree,
-    ) -> Result<(), AgentError> {
-        let ifname = spec
-            .ifname
-            .clone()
-            .unwrap_or_else(|| format!("vif{domid}.{devid}"));
-        if guest.devices.contains_key(&(DeviceKind::Net, devid)) {
-            return Err(AgentError::Device {
-                device: ifname,
-                what: format!("device number {devid} is used twice"),
-            });
-        }
-        let queues = guest.record.config.cpu.max.clamp(1, offer::NET_MAX_QUEUES);
-        let wanted = LinkSpec {
-            ifname: ifname.clone(),
-            bridge: spec.bridge.clone(),
-            mtu: spec.mtu,
-            queues,
-        };
-        let link = self.links.make(&wanted).map_err(|what| AgentError::Link {
-            ifname: ifname.clone(),
-            what,
-        })?;
-        let mac = spec.mac.map(|mac| mac.to_string()).unwrap_or_default();
-        let facts = device::NetFacts {
-            mac: &mac,
-            bridge: &link.bridge,
-            ifname: &ifname,
-            mtu: Some(link.mtu).filter(|mtu| *mtu != 1500),
-            rate: spec
-                .rate
-                .map(|rate| format!("{},{}", rate.bytes_per_interval, rate.interval_us)),
-            max_queues: queues,
-        };
-        device::net(tree, domid, devid, &facts);
-        let body = DeviceBody::Net {
-            spec: spec.clone(),
-            ifname,
-            queues: link.queues,
-        };
-        guest.devices.insert(
-            (DeviceKind::Net, devid),
-            Device {
-                phase: Phase::InitWait,
-                body,
-            },
-        );
-        Ok(())
-    }
-
-    /// Lets the driver serve the primary console.
-    pub(super) fn connect_console(&self, guest: &mut Guest) -> Result<(), AgentError> {
-        let (Some(console), Some(facts), Some(domid)) =
-            (&guest.console, guest.record.console, guest.record.domid)
-        else {
-            return Ok(());
-        };
-        let log = self.console_log(&guest.record.config.name)?;
-        let master = console
-            .master
-            .try_clone()
-            .map_err(|error| AgentError::Driver {
-                domid,
-                what: error.to_string(),
-            })?;
-        let order = OrderBody::ConnectConsole(ConnectConsole {
-            index: 0,
-            gref: RESERVED_CONSOLE,
-            port: facts.port,
-            log: true,
-        });
-        order_driver(guest, domid, order, vec![master, log]).map(drop)
-    }
-
-    fn console_log(&self, name: &str) -> Result<OwnedFd, AgentError> {
-        let safe: String = name
-            .chars()
-            .map(|c| if c == '/' { '_' } else { c })
-            .collect();
-        let path = self.dirs.logs.join(format!("console-{safe}.log"));
-        std::fs::OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(&path)
-            .map(OwnedFd::from)
-            .map_err(|source| AgentError::File {
-                what: "cannot open console log",
-                path,
-                source,
-            })
-    }
-
-    /// Writes what stock tools read about a guest.
-    pub(super) fn write_userdata(&self, guest: &Guest) -> Result<(), AgentError> {
-        let Some(domid) = guest.record.domid else {
-            return Ok(());
-        };
-        let json = crate::format::json::userdata(&guest.record.config, &XlConf::default());
-        userdata::write(&self.dirs.userdata, domid, guest.record.uuid, &json).map_err(|source| {
-            AgentError::File {
-                what: "cannot write userdata in",
-                path: self.dirs.userdata.clone(),
-                source,
-            }
-        })
-    }
-
     /// Name and uuid must be free, among our guests and among everybody's domains.
     fn check_identity(&self, config: &DomainConfig) -> Result<(), AgentError> {
         for guest in self.guests() {
@@ -453,32 +191,6 @@ impl Agent {
             .into_iter()
             .zip(names.into_iter().map(text))
             .collect())
-    }
-}
-
-/// Gives the guest's driver an order.
-pub(super) fn order_driver(
-    guest: &mut Guest,
-    domid: DomId,
-    body: OrderBody,
-    fds: Vec<OwnedFd>,
-) -> Result<Outcome, AgentError> {
-    let Some(process) = guest.driver.as_mut() else {
-        return Err(AgentError::DriverAway {
-            domid,
-            what: "is not running".into(),
-        });
-    };
-    process
-        .order(body, fds)
-        .map_err(|error| driver(domid, &error))
-}
-
-fn driver(domid: DomId, error: &OrderError) -> AgentError {
-    let what = error.to_string();
-    match error {
-        OrderError::Refused(DriverFault { retry: false, .. }) => AgentError::Driver { domid, what },
-        OrderError::Refused(_) | OrderError::Lost(_) => AgentError::DriverAway { domid, what },
     }
 }
 
@@ -552,12 +264,4 @@ fn draw_what_is_open(config: &mut DomainConfig) {
             vif.mac = Some(Mac([x, y, z, a & 0x7f, b, c]));
         }
     }
-}
-
-/// Now, as libxl writes it: seconds and hundredths.
-fn start_time() -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    format!("{}.{:02}", now.as_secs(), now.subsec_millis() / 10)
 }

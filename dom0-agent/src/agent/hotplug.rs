@@ -1,8 +1,8 @@
 //! Attach and detach on a running guest, rename, planned driver replacement.
 
-use super::create::order_driver;
 use super::drivers::DriverNews;
 use super::error::AgentError;
+use super::furnish::order_driver;
 use super::guest::{Guest, SharedGuest};
 use super::record::Stage;
 use super::{Agent, DETACH_TIMEOUT, News, lock};

@@ -12,6 +12,7 @@
 //! | file | what |
 //! |---|---|
 //! | `create.rs` | builds a guest, undoes everything on any failure |
+//! | `furnish.rs` | driver, media, taps, console and xenstore around a built domain |
 //! | `teardown.rs` | removes every trace of a guest; idempotent, the one way out |
 //! | `settle.rs` | devices: xenbus by level, driver replacement |
 //! | `hotplug.rs` | attach and detach on a running guest |
@@ -21,6 +22,7 @@
 pub mod create;
 pub mod drivers;
 pub mod error;
+pub mod furnish;
 pub mod guest;
 pub mod hotplug;
 pub mod links;

@@ -199,7 +199,7 @@ impl Agent {
 
     /// A driver that went on serving while no agent was there: it keeps what it serves and is told the rest.
     fn adopt_driver(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
-        let answer = super::create::order_driver(guest, domid, OrderBody::Hello, Vec::new())?;
+        let answer = super::furnish::order_driver(guest, domid, OrderBody::Hello, Vec::new())?;
         let Outcome::Hello {
             disks,
             nets,

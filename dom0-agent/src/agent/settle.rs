@@ -2,8 +2,8 @@
 //!
 //! Level-triggered: it does not matter which watch fired or how often, and an agent that was restarted just settles every guest.
 
-use super::create::order_driver;
 use super::error::AgentError;
+use super::furnish::order_driver;
 use super::guest::{DeviceBody, Guest, SharedGuest};
 use super::record::Stage;
 use super::{Agent, handle, lock};

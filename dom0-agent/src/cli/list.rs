@@ -164,8 +164,8 @@ fn long(call: &Call<'_>, domains: &[DomainInfo]) -> Result<String, Failure> {
 /// # Errors
 /// An unknown domain.
 pub fn vcpu_list(call: &mut Call<'_>) -> Result<u8, Failure> {
-    write!(call.out, "{}", vcpus::header())?;
     let cpus = call.reach.host()?.physinfo()?.nr_cpus;
+    write!(call.out, "{}", vcpus::header())?;
     let domains = match call.parsed.operands.clone() {
         all if all.is_empty() => call.reach.domains()?.domain_list(DomId::DOM0)?,
         named => {
