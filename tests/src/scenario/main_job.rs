@@ -132,7 +132,7 @@ pub fn network_carries_data(host: &Host, guests: &[Guest]) -> Result<()> {
         let inside = host.guest(&guest.name);
         // The end of the listener is told by a file: a look at the process list would find the looking shell itself.
         host.sh(
-            "rm -f /tmp/in /tmp/in.done; (busybox nc -l -p 7000 > /tmp/in < /dev/null; touch /tmp/in.done) > /dev/null 2>&1 & \
+            "rm -f /tmp/in /tmp/in.done; (mkfifo /tmp/open; exec 3<>/tmp/open; busybox nc -l -p 7000 > /tmp/in <&3; rm /tmp/open; touch /tmp/in.done) > /dev/null 2>&1 & \
              until busybox netstat -ltn | grep -q ':7000 '; do sleep 0.1; done",
         )?;
         let sent = inside.sh(&format!("{make} && nc -w 5 10.77.0.1 7000 < /tmp/out"))?;
@@ -146,7 +146,7 @@ pub fn network_carries_data(host: &Host, guests: &[Guest]) -> Result<()> {
     }
     if let [first, second, ..] = guests {
         let (from, to) = (host.guest(&first.name), host.guest(&second.name));
-        to.sh("(nc -l -p 7000 > /tmp/in < /dev/null; sha256sum < /tmp/in > /tmp/sum) > /dev/null 2>&1 &")?;
+        to.sh("(mkfifo /tmp/open; exec 3<>/tmp/open; nc -l -p 7000 > /tmp/in <&3; sha256sum < /tmp/in > /tmp/sum) > /dev/null 2>&1 &")?;
         let sent = from.sh(&format!(
             "{make} && nc -w 5 10.77.0.{} 7000 < /tmp/out",
             second.address
