@@ -99,6 +99,7 @@ impl Agent {
         guest.record.stage = Stage::Building;
         guest.record.starts += 1;
         guest.down = None;
+        guest.unheard = None;
         self.save(guest)?;
         let kernel_path = guest.record.config.boot.kernel.clone().unwrap_or_default();
         let kernel = self.kernels.load(Path::new(&kernel_path))?;

@@ -32,6 +32,8 @@ pub struct Guest {
     pub console: Option<Console>,
     /// Set once the domain has shut down and that was acted upon.
     pub down: Option<(ShutdownReason, Instant)>,
+    /// Since when it waits for a restart by the monitor while no monitor is there.
+    pub unheard: Option<Instant>,
     /// When its present domain was started.
     pub started: Option<Instant>,
     /// Driver deaths since the last one that was long enough ago, for back-off.
@@ -124,6 +126,7 @@ impl Guest {
             devices: BTreeMap::new(),
             console: None,
             down: None,
+            unheard: None,
             started: None,
             driver_deaths: 0,
             gone: false,

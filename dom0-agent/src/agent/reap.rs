@@ -166,7 +166,7 @@ fn decide(
         _ if guest.gone => Some(Decision::Nothing),
         Stage::Dying => Some(Decision::Destroy),
         // The monitor's to try again, or ours.
-        Stage::Waiting if protected => Some(Decision::Nothing),
+        Stage::Waiting if protected => return waiting(guest, heard, now),
         Stage::Waiting => Some(Decision::Restart),
         Stage::Building => Some(Decision::Nothing),
         Stage::Running if gone => Some(Decision::Forget),
@@ -207,6 +207,20 @@ fn decide(
         ShutdownAction::Preserve => (Decision::Nothing, None),
         action if restarts(action) => (Decision::Restart, None),
         _ => (Decision::Destroy, None),
+    }
+}
+
+/// A protected guest whose restart failed: the monitor tries again, and without one for a while the agent does.
+fn waiting(guest: &mut Guest, heard: bool, now: Instant) -> (Decision, Option<Instant>) {
+    if heard {
+        guest.unheard = None;
+        return (Decision::Nothing, Some(now + MONITOR_GRACE));
+    }
+    let due = *guest.unheard.get_or_insert(now) + MONITOR_GRACE;
+    if now >= due {
+        (Decision::Restart, None)
+    } else {
+        (Decision::Nothing, Some(due))
     }
 }
 
