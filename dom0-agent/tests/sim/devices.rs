@@ -344,6 +344,32 @@ fn a_driver_that_lives_is_kept_by_the_next_agent() {
     end(host);
 }
 
+#[test]
+fn a_driver_that_refuses_is_quoted_and_only_its_device_suffers() {
+    let mut host = Host::new();
+    host.yard.refuse("OpenDisk", "the disk is cursed");
+    let config = host.equipped("pvh", "web1", "");
+    let refused = host.create(config).unwrap_err().to_string();
+    assert!(refused.contains("the disk is cursed"), "{refused}");
+    host.assert_clean();
+
+    host.yard.refuse_nothing();
+    host.yard.refuse("ConnectDisk", "no such ring");
+    let config = host.equipped("pvh", "web1", "");
+    let domid = host.create(config).unwrap();
+    host.settle();
+    let back = format!("/local/domain/0/backend/qdisk/{domid}/51712");
+    let error = host.world.xs_read(&format!("{back}/error")).unwrap();
+    assert!(error.contains("no such ring"), "{error}");
+    assert_eq!(
+        host.world.xs_read(&format!("{back}/state")).as_deref(),
+        Some("6")
+    );
+    assert_eq!(host.machine(domid).nets[&0].state(), NetState::Connected);
+    host.agent.destroy(domid).unwrap();
+    host.assert_clean();
+}
+
 // ---- frontends that break rules ----
 
 #[test]

@@ -18,9 +18,12 @@
 mod kernels;
 mod support;
 
+mod cli;
 mod create;
+mod data;
 mod devices;
 mod exhaust;
 mod input;
 mod recover;
 mod stop;
+mod watch;

@@ -161,6 +161,42 @@ fn without_a_monitor_a_protected_guest_is_started_again_by_the_agent() {
 }
 
 #[test]
+fn a_monitor_may_take_its_time_but_not_go_away() {
+    let mut host = stopped("protect=\"restart\"", ShutdownReason::Crash);
+    host.watch(true);
+    for _ in 0..20 {
+        host.settle();
+        host.pass(MONITOR_GRACE);
+    }
+    assert_eq!(host.agent.guests()[0].domid, Some(DomId(1)));
+    host.watch(false);
+    host.settle();
+    host.pass(MONITOR_GRACE);
+    host.settle();
+    assert_eq!(host.agent.guests()[0].domid, Some(DomId(2)));
+    clean_up(host);
+}
+
+/// Its restart failed, and the monitor that was to try again went away.
+#[test]
+fn a_waiting_guest_without_a_monitor_is_started_again() {
+    let mut host = stopped("protect=\"restart\"", ShutdownReason::Crash);
+    let uuid = host.uuid(DomId(1));
+    let fault = xen_sim::Fault::at(0, xen_sim::FaultKind::Fail(nix::errno::Errno::ENOMEM));
+    host.world
+        .inject(fault.of(xen_sim::Filter::process("agent").ops(&["createdomain"])));
+    host.agent
+        .restart(uuid, Some(DomId(1)), "crashed")
+        .unwrap_err();
+    assert_eq!(host.agent.guests()[0].state, GuestState::Waiting);
+    host.settle();
+    host.pass(MONITOR_GRACE);
+    host.settle();
+    assert_eq!(host.agent.guests()[0].state, GuestState::Running);
+    clean_up(host);
+}
+
+#[test]
 fn a_protected_guest_obeys_its_own_power_button() {
     let mut host = stopped("protect=\"restart\"", ShutdownReason::Poweroff);
     host.settle();

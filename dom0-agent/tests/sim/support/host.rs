@@ -60,6 +60,8 @@ pub struct Host {
     pub troubles: Vec<String>,
     news: Arc<Mutex<VecDeque<News>>>,
     events: Arc<Mutex<Vec<Event>>>,
+    /// A monitor listens to the agent.
+    watched: bool,
     /// How much later than now it is.
     late: Duration,
     root: tempfile::TempDir,
@@ -132,6 +134,7 @@ impl Host {
             troubles: Vec::new(),
             news,
             events,
+            watched: false,
             late: Duration::ZERO,
             root,
         }
@@ -207,6 +210,15 @@ impl Host {
     /// Events since the last call.
     pub fn events(&self) -> Vec<Event> {
         std::mem::take(&mut *self.events.lock().unwrap())
+    }
+
+    /// A monitor comes or goes.
+    pub fn watch(&mut self, there: bool) {
+        match (std::mem::replace(&mut self.watched, there), there) {
+            (false, true) => self.agent.listener_came(),
+            (true, false) => self.agent.listener_left(),
+            _ => {}
+        }
     }
 
     /// It is later.
@@ -327,6 +339,7 @@ impl Host {
             &self.news,
             &self.events,
         );
+        self.watched = false;
     }
 
     // ---- the end ----

@@ -6,5 +6,5 @@ mod machine;
 mod plain;
 mod yard;
 
-pub use host::{Host, small_kernel};
+pub use host::{Host, Setup, small_kernel};
 pub use machine::Machine;

@@ -1,0 +1,570 @@
+//! The `xl` command against a simulated host, with the agent behind a real socket: words, streams and exit codes that scripts depend on.
+
+use crate::support::Host;
+use dom0_agent::cli::agent::AgentClient;
+use dom0_agent::cli::dispatch;
+use dom0_agent::cli::reach::{Failure, Reach};
+use dom0_agent::cli::table::COMMANDS;
+use dom0_agent::daemon::{Shared, server};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use xen_abi::ids::DomId;
+use xen_abi::version::XenVersion;
+use xen_host::seam::{DomainControl, HostControl, Store};
+use xen_sim::{GuestSpec, SimHost, World};
+
+/// What a command said.
+#[derive(Debug)]
+struct Said {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+/// A command's way to a simulated host.
+#[derive(Debug)]
+struct SimReach {
+    xen: Result<SimHost, Failure>,
+    socket: PathBuf,
+    userdata: PathBuf,
+}
+
+impl SimReach {
+    fn xen(&self) -> Result<&SimHost, Failure> {
+        self.xen.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Reach for SimReach {
+    fn host(&self) -> Result<&dyn HostControl, Failure> {
+        Ok(self.xen()?)
+    }
+
+    fn domains(&self) -> Result<&dyn DomainControl, Failure> {
+        Ok(self.xen()?)
+    }
+
+    fn store(&self) -> Result<&dyn Store, Failure> {
+        Ok(self.xen()?)
+    }
+
+    fn watching_store(&self) -> Result<Arc<dyn Store>, Failure> {
+        Ok(Arc::new(self.xen()?.clone()))
+    }
+
+    fn agent(&self) -> Result<AgentClient, Failure> {
+        AgentClient::connect_to(&self.socket)
+    }
+
+    fn userdata(&self) -> PathBuf {
+        self.userdata.clone()
+    }
+}
+
+fn say(reach: &SimReach, arguments: &[&str]) -> Said {
+    let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = dispatch(reach, &arguments, &mut out, &mut err);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said {
+        code,
+        out: text(out),
+        err: text(err),
+    }
+}
+
+/// A host whose agent answers on a socket.
+struct Desk {
+    host: Host,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let host = Host::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (events, _) = tokio::sync::broadcast::channel(16);
+        let shared = Shared {
+            agent: Arc::clone(&host.agent),
+            events,
+            xen: "4.20".into(),
+        };
+        let socket = host.file("agent.sock");
+        let listener = runtime.block_on(async { server::listen(&socket) }).unwrap();
+        runtime.spawn(server::accept(shared, listener));
+        Self {
+            host,
+            runtime: Some(runtime),
+        }
+    }
+
+    fn reach(&self) -> SimReach {
+        SimReach {
+            xen: Ok(self.host.world.host("xl")),
+            socket: self.host.file("agent.sock"),
+            userdata: self.host.dirs.userdata.clone(),
+        }
+    }
+
+    fn xl(&self, line: &str) -> Said {
+        let arguments: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+        say(&self.reach(), &arguments)
+    }
+
+    /// The agent goes away.
+    fn stop_agent(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        let _ = std::fs::remove_file(self.host.file("agent.sock"));
+    }
+
+    /// A configuration file of a small guest.
+    fn config(&self, name: &str, lines: &str) -> PathBuf {
+        let config = self.host.config("pvh", name, "");
+        let kernel = config.boot.kernel.unwrap();
+        let path = self.host.file(&format!("{name}.cfg"));
+        let text =
+            format!("name=\"{name}\"\ntype=\"pvh\"\nkernel=\"{kernel}\"\nmemory=16\n{lines}\n");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A running guest, made by the command.
+    fn guest(&mut self, name: &str) -> DomId {
+        let image = self.host.image(&format!("{name}.img"), 64);
+        let lines = format!("disk=['{},raw,xvda,rw']\nvif=['']", image.display());
+        let path = self.config(name, &lines);
+        let said = self.xl(&format!("create -q {}", path.display()));
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+        self.host.settle();
+        let guest = self.host.agent.guests();
+        guest
+            .into_iter()
+            .find(|guest| guest.name == name)
+            .unwrap()
+            .domid
+            .unwrap()
+    }
+}
+
+/// One line of a table: what is typed, the exit code, a piece of stdout, a piece of stderr. An empty piece: nothing at all on that stream.
+type Row<'a> = (&'a str, u8, &'a str, &'a str);
+
+fn check(desk: &Desk, rows: &[Row<'_>]) {
+    let mut wrong = Vec::new();
+    for (line, code, out, err) in rows {
+        let said = desk.xl(line);
+        let fits = |said: &str, piece: &str| {
+            if piece.is_empty() {
+                said.is_empty()
+            } else {
+                said.contains(piece)
+            }
+        };
+        if said.code != *code || !fits(&said.out, out) || !fits(&said.err, err) {
+            wrong.push(format!("xl {line}: {said:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn command_lines_are_understood_as_stock_xl_understands_them() {
+    let mut desk = Desk::new();
+    desk.guest("web1");
+    check(
+        &desk,
+        &[
+            ("", 1, "create", ""),
+            ("help", 0, "create", ""),
+            ("help list", 0, "Usage: xl", ""),
+            ("help nosuch", 0, "command \"nosuch\" not implemented", ""),
+            ("nosuch", 1, "", "command not implemented"),
+            // Prefixes: the only one, an exact one that others begin with, an ambiguous one.
+            ("domi web1", 0, "1\n", ""),
+            ("lis web1", 0, "web1", ""),
+            ("dom web1", 1, "", "command not implemented"),
+            ("debug R", 0, "", ""),
+            // Global options.
+            ("-x list", 1, "", "unknown global option"),
+            ("-v -f domid web1", 0, "1\n", ""),
+            (
+                "-N list",
+                1,
+                "",
+                "command does not implement -N (dryrun) option",
+            ),
+            (
+                "-N destroy web1",
+                1,
+                "",
+                "command does not implement -N (dryrun) option",
+            ),
+            // Options of commands.
+            ("destroy -c web1", 2, "", "option `c' not supported."),
+            ("list --nosuch", 2, "", "not supported."),
+            ("list -h", 0, "Usage: xl", ""),
+            ("list --help", 0, "Usage: xl", ""),
+            (
+                "destroy",
+                2,
+                "Usage: xl",
+                "'xl destroy' requires at least 1 argument.",
+            ),
+            (
+                "rename web1",
+                2,
+                "Usage: xl",
+                "'xl rename' requires at least 2 arguments.",
+            ),
+            ("list web1 -v", 0, "web1", ""),
+            ("list -- web1", 0, "web1", ""),
+            (
+                "list -- -v",
+                1,
+                "",
+                "-v is an invalid domain identifier (rc=-6)",
+            ),
+            ("list a b", 1, "Usage: xl", ""),
+            // Domains.
+            (
+                "list nosuch",
+                1,
+                "",
+                "nosuch is an invalid domain identifier (rc=-6)",
+            ),
+            ("list 99", 1, "", "99"),
+            ("domid nosuch", 1, "", "nosuch"),
+            ("domid 1", 1, "", "1"),
+            ("domname 1", 0, "web1\n", ""),
+            ("domname 99", 1, "", "99"),
+            ("domname web1", 1, "", "Invalid domain id."),
+        ],
+    );
+    desk.host.agent.destroy(DomId(1)).unwrap();
+    desk.host.assert_clean();
+}
+
+#[test]
+fn an_empty_operand_is_domain_0_as_in_stock() {
+    let desk = Desk::new();
+    let said = say(&desk.reach(), &["list", ""]);
+    assert!(said.code == 0 && said.out.contains("Domain-0"), "{said:?}");
+}
+
+#[test]
+fn commands_that_are_not_there_yet_say_so() {
+    let desk = Desk::new();
+    let waiting: Vec<_> = COMMANDS
+        .iter()
+        .filter(|command| command.run.is_none())
+        .collect();
+    assert!(!waiting.is_empty());
+    for command in waiting {
+        let said = desk.xl(&format!("{} a b c", command.name));
+        assert_eq!(said.code, 1, "{}", command.name);
+        assert!(
+            said.err.contains(command.name)
+                && said.err.contains("not there yet")
+                && said.out.is_empty(),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn reading_commands_work_without_the_agent() {
+    let mut desk = Desk::new();
+    desk.guest("web1");
+    desk.stop_agent();
+    check(
+        &desk,
+        &[
+            ("list", 0, "Domain-0", ""),
+            ("list -v", 0, "web1", ""),
+            ("list -l web1", 0, "\"domid\": 1", ""),
+            ("info free_memory", 0, "238\n", ""),
+            ("info xen_version", 0, "4.20", ""),
+            ("uptime web1", 0, "web1", ""),
+            ("vcpu-list web1", 0, "web1", ""),
+            ("vcpu-list nosuch", 1, "VCPU", "nosuch is an invalid"),
+            ("domid web1", 0, "1\n", ""),
+            ("block-list web1", 0, "51712", ""),
+            ("block-list nosuch", 0, "Vdev", "nosuch is an invalid"),
+            ("network-list web1", 0, "parapet-vif/1/0", ""),
+            ("network-list nosuch", 1, "Idx", "nosuch is an invalid"),
+            ("dmesg", 0, "", ""),
+            ("debug-keys q", 0, "", ""),
+            ("pause web1", 0, "", ""),
+            ("unpause web1", 0, "", ""),
+            ("pause 99", 0, "", "99"),
+            ("pause nosuch", 1, "", "nosuch is an invalid"),
+            ("sysrq web1 h", 0, "", ""),
+            ("sysrq web1 help", 1, "", "Invalid sysrq"),
+            ("trigger web1 nmi", 0, "", ""),
+            ("trigger web1 wink", 1, "", "wink"),
+        ],
+    );
+    assert_eq!(
+        desk.host
+            .world
+            .xs_read("/local/domain/1/control/sysrq")
+            .as_deref(),
+        Some("h")
+    );
+    // What changes things names who is missing, and how to start it.
+    for line in [
+        "destroy web1",
+        "rename web1 web2",
+        "block-detach web1 xvda",
+        "network-detach web1 0",
+    ] {
+        let said = desk.xl(line);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(
+            said.err.contains("the agent is not running") && said.err.contains("systemctl"),
+            "{said:?}"
+        );
+    }
+    desk.host.agent.destroy(DomId(1)).unwrap();
+    desk.host.assert_clean();
+}
+
+#[test]
+fn a_guest_is_made_changed_and_destroyed_by_name() {
+    let mut desk = Desk::new();
+    desk.guest("web1");
+    let image = desk.host.image("second.img", 64);
+    let attach = format!("block-attach web1 {},raw,xvdb,rw", image.display());
+    check(
+        &desk,
+        &[
+            (&attach, 0, "", ""),
+            (&attach, 1, "", "block-attach failed: device xvdb"),
+            (
+                "block-attach web1 /no/such.img,raw,xvdc,rw",
+                1,
+                "",
+                "/no/such.img: does not exist",
+            ),
+            ("block-attach web1 nonsense=1", 1, "", "nonsense"),
+            (
+                "block-attach nosuch /a,raw,xvdc,rw",
+                1,
+                "",
+                "nosuch is an invalid",
+            ),
+            ("block-detach -f web1 xvdb", 0, "", ""),
+            ("block-detach -f web1 xvdb", 1, "", "xvdb not disconnected"),
+            (
+                "block-detach web1 nodisk",
+                1,
+                "",
+                "Error: Device nodisk not connected.",
+            ),
+            ("network-attach web1 mac=00:16:3e:00:00:07", 0, "", ""),
+            (
+                "network-attach web1 bridge=nobr",
+                1,
+                "",
+                "nobr does not exist",
+            ),
+            ("network-attach web1 nonsense=1", 1, "", "nonsense"),
+            (
+                "network-detach web1 00:16:3e:99:99:99",
+                1,
+                "",
+                "Unknown device 00:16:3e:99:99:99.",
+            ),
+            ("-N block-attach web1 /a,raw,xvdq,rw", 0, "xvdq", ""),
+            ("rename web1 web2", 0, "", ""),
+            ("rename web2 Domain-0", 1, "", "Domain-0"),
+            ("domid web2", 0, "1\n", ""),
+            ("destroy Domain-0", 1, "", "domain 0"),
+            ("destroy nosuch", 1, "", "nosuch is an invalid"),
+            ("destroy 99", 1, "", "domain 99 does not exist"),
+            ("destroy web2", 0, "", ""),
+            ("list web2", 1, "", "web2 is an invalid"),
+        ],
+    );
+    desk.host.settle();
+    desk.host.assert_clean();
+}
+
+#[test]
+fn create_ends_with_the_codes_that_clients_know() {
+    let mut desk = Desk::new();
+    desk.guest("web1");
+    let good = desk.config("ok", "").display().to_string();
+    let syntax = desk.config("syntax", "memory==3").display().to_string();
+    let kernel = desk
+        .config("kernel", "kernel=\"/no/kernel\"")
+        .display()
+        .to_string();
+    let memory = desk.config("big", "memory=90000").display().to_string();
+    let name = desk.config("name", "name=\"web1\"").display().to_string();
+    let kind = desk.config("hvm", "type=\"hvm\"").display().to_string();
+    let disk = desk.config("disk", "disk=['/a,raw']").display().to_string();
+    let create = |rest: &str| format!("create {rest}");
+    let rows: Vec<(String, u8, &str, &str)> = vec![
+        (create(""), 6, "", "Config file not specified"),
+        (create("/no/such.cfg"), 1, "", "/no/such.cfg"),
+        (create(&format!("{good} {good}")), 2, "Usage: xl", ""),
+        (create(&syntax), 1, "", "syntax.cfg:5:"),
+        (create(&disk), 1, "", "no vdev specified"),
+        (create(&format!("-q {kernel}")), 3, "", "/no/kernel"),
+        (create(&format!("-q {memory}")), 5, "", "not enough memory"),
+        (create(&format!("-q {name}")), 17, "", "web1"),
+        (create(&format!("-q {kind}")), 4, "", "hvm"),
+        (
+            create(&format!("-n {good}")),
+            0,
+            "\"name\": \"ok\"",
+            "Parsing config from",
+        ),
+        (
+            format!("-N create {good} memory=24"),
+            0,
+            "24576",
+            "Parsing config from",
+        ),
+        (create(&format!("-q -f {good} name=\"other\"")), 0, "", ""),
+        (create(&good), 0, "", "Parsing config from"),
+    ];
+    let rows: Vec<Row<'_>> = rows
+        .iter()
+        .map(|(line, code, out, err)| (line.as_str(), *code, *out, *err))
+        .collect();
+    check(&desk, &rows);
+    desk.host.settle();
+    let mut names: Vec<_> = desk
+        .host
+        .agent
+        .guests()
+        .into_iter()
+        .map(|guest| guest.name)
+        .collect();
+    names.sort();
+    assert_eq!(names, ["ok", "other", "web1"]);
+    for name in names {
+        assert_eq!(desk.xl(&format!("destroy {name}")).code, 0);
+    }
+    desk.stop_agent();
+    let said = desk.xl(&create(&good));
+    assert!(
+        said.code == 1 && said.err.contains("the agent is not running"),
+        "{said:?}"
+    );
+    desk.host.assert_clean();
+}
+
+#[test]
+fn shutdown_waits_for_what_the_guest_does() {
+    let mut desk = Desk::new();
+    let domid = desk.guest("web1");
+    check(
+        &desk,
+        &[
+            ("shutdown", 2, "", "require -a or a domain"),
+            ("shutdown -a web1", 1, "", "either -a or a domain"),
+            ("shutdown nosuch", 1, "", "nosuch is an invalid"),
+            ("shutdown 99", 1, "", "99"),
+            ("shutdown Domain-0", 1, "", "dom0"),
+        ],
+    );
+    let reach = desk.reach();
+    let world = desk.host.world.clone();
+    let said = std::thread::scope(|scope| {
+        let command = scope.spawn(|| say(&reach, &["shutdown", "web1", "-F", "-ww"]));
+        let host = &mut desk.host;
+        let done = world.wait_until(Duration::from_secs(30), || {
+            host.settle();
+            command.is_finished()
+        });
+        assert!(done);
+        command.join().unwrap()
+    });
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.err.contains(&format!("Shutting down domain {domid}")),
+        "{said:?}"
+    );
+    assert!(
+        said.err.contains("Waiting for 1 domains") && said.err.contains("has been destroyed"),
+        "{said:?}"
+    );
+    assert_eq!(said.out, "");
+    desk.host.assert_clean();
+}
+
+#[test]
+fn stock_guests_are_seen_and_managed() {
+    let desk = Desk::new();
+    let guest = desk.host.world.spawn(&GuestSpec::pv("stock1"));
+    check(
+        &desk,
+        &[
+            ("list stock1", 0, "stock1", ""),
+            ("domid stock1", 0, "1\n", ""),
+            ("pause stock1", 0, "", ""),
+            ("unpause stock1", 0, "", ""),
+            ("rename stock1 stock2", 0, "", ""),
+            ("destroy stock2", 0, "", ""),
+        ],
+    );
+    drop(guest);
+    desk.host.assert_clean();
+}
+
+#[test]
+fn an_unsupported_release_is_named_together_with_what_is_supported() {
+    for (major, minor) in [(4, 16), (4, 99), (5, 0)] {
+        let world = World::builder(1)
+            .version(XenVersion { major, minor })
+            .build();
+        let error = world.open("xl").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("{major}.{minor}")), "{text}");
+        assert!(text.contains("4.17") && text.contains("4.22"), "{text}");
+        let reach = SimReach {
+            xen: Err(Failure::new(format!("cannot init xl context: {error}"))),
+            socket: "/nonexistent/agent.sock".into(),
+            userdata: "/nonexistent".into(),
+        };
+        for command in [&["list"][..], &["info"], &["destroy", "x"], &["vcpu-list"]] {
+            let said = say(&reach, command);
+            assert_eq!((said.code, said.out.as_str()), (1, ""), "{command:?}");
+            assert_eq!(said.err.lines().count(), 1, "{said:?}");
+            assert!(said.err.contains(&text));
+        }
+        // Help needs nothing.
+        assert_eq!(say(&reach, &["help"]).code, 0);
+    }
+}
+
+#[test]
+fn a_stopped_xenstored_is_named() {
+    let mut desk = Desk::new();
+    desk.guest("web1");
+    desk.host.world.set_xenstored_down(true);
+    for line in [
+        "list",
+        "domid web1",
+        "destroy 1",
+        "shutdown 1",
+        "rename 1 x",
+    ] {
+        let said = desk.xl(line);
+        assert_eq!(said.code, 1, "{line}: {said:?}");
+        assert!(said.err.contains("xenstored"), "{line}: {said:?}");
+    }
+    desk.host.world.set_xenstored_down(false);
+    assert_eq!(desk.xl("destroy 1").code, 0);
+    desk.host.assert_clean();
+}
