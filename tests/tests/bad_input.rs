@@ -109,7 +109,9 @@ fn each_fault_has_its_message_its_code_and_leaves_nothing() -> Result<()> {
 }
 
 fn check(host: &Host, case: &Case) -> Result<()> {
-    host.sh(&format!("{}; true", case.before))?;
+    if !case.before.is_empty() {
+        host.sh(case.before)?;
+    }
     let config = case.config.replace("GOOD", GOOD);
     host.write("/tmp/bad.cfg", config.as_bytes(), 0o644)?;
     let before = Inventory::of(host)?;
