@@ -35,6 +35,9 @@ pub struct Host {
     behind: Vec<PathBuf>,
 }
 
+/// Tries to fork a host before a test fails for it.
+const FORK_TRIES: u32 = 3;
+
 impl Host {
     /// A fork of the host of this shape, running, with a name of its own.
     ///
@@ -66,7 +69,21 @@ impl Host {
             FORKS.fetch_add(1, Ordering::Relaxed)
         );
         let dir = new_run_dir(&name)?;
-        let (qemu, qmp) = snapshot::fork(shape, snapshot, &dir, false)?;
+        let mut tries = 1;
+        let (qemu, qmp) = loop {
+            match snapshot::fork(shape, snapshot, &dir, false) {
+                Ok(running) => break running,
+                // Seen when both cores are busy: QEMU ends while it takes in the saved state. Said, not hidden.
+                Err(error) if tries < FORK_TRIES => eprintln!(
+                    "lab: fork {tries} of {FORK_TRIES} failed: {error:#}; QEMU said: {}",
+                    fs::read_to_string(dir.join("qemu.log")).unwrap_or_default()
+                ),
+                Err(error) => return Err(error),
+            }
+            tries += 1;
+            fs::remove_dir_all(&dir)?;
+            fs::create_dir(&dir)?;
+        };
         Ok(Self {
             dir,
             qmp: Mutex::new(qmp),
