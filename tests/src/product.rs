@@ -6,19 +6,17 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::rig::cpio::Archive;
-use crate::rig::{Host, deadline, delegate};
+use crate::rig::{Host, deadline};
 use crate::stock::{Guest, Kind};
 
 /// Where the product's programs are in dom0.
 pub const BIN: &str = "/lab/dist/bin";
 /// Our `xl`, by its full name: the host has a stock one too.
 pub const XL: &str = "/lab/dist/bin/xl";
-/// The lab's program that hangs the guest it runs in.
-const WEDGE: &str = "lab-wedge";
 /// Our own command.
 pub const PARAPET: &str = "/lab/dist/bin/parapet";
 
-/// The minimal guest's ramdisk with `parapet-guest`, which starts by itself, and the lab's `wedge`.
+/// The minimal guest's ramdisk with `parapet-guest`, which starts by itself.
 const RAMDISK: &str = "/run/initrd-parapet";
 
 /// Our processes, by the names the kernel shows.
@@ -37,20 +35,12 @@ pub fn start(host: &Host) -> Result<()> {
 
 /// Archives may follow each other in a ramdisk; ours goes behind the stock guest's.
 fn make_ramdisk(host: &Host) -> Result<()> {
-    delegate::build_static(WEDGE)?;
-    let wedge = delegate::static_program(WEDGE);
     let mut extra = Archive::default();
     extra.dir("start");
     extra.file(
         "start/parapet-guest",
         true,
         &host.read(&format!("{BIN}/parapet-guest"))?,
-    );
-    extra.dir("bin");
-    extra.file(
-        "bin/wedge",
-        true,
-        &std::fs::read(&wedge).with_context(|| format!("cannot read {}", wedge.display()))?,
     );
     host.write("/run/extra.cpio", &extra.finish(), 0o644)?;
     host.sh(&format!(
