@@ -14,6 +14,8 @@ use xen_abi::version::XenVersion;
 use xen_host::seam::{DomainControl, HostControl, Store};
 use xen_sim::{GuestSpec, SimHost, World};
 
+mod absent;
+
 /// What a command said.
 #[derive(Debug)]
 struct Said {
@@ -519,52 +521,5 @@ fn stock_guests_are_seen_and_managed() {
         ],
     );
     drop(guest);
-    desk.host.assert_clean();
-}
-
-#[test]
-fn an_unsupported_release_is_named_together_with_what_is_supported() {
-    for (major, minor) in [(4, 16), (4, 99), (5, 0)] {
-        let world = World::builder(1)
-            .version(XenVersion { major, minor })
-            .build();
-        let error = world.open("xl").unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains(&format!("{major}.{minor}")), "{text}");
-        assert!(text.contains("4.17") && text.contains("4.22"), "{text}");
-        let reach = SimReach {
-            xen: Err(Failure::new(format!("cannot init xl context: {error}"))),
-            socket: "/nonexistent/agent.sock".into(),
-            userdata: "/nonexistent".into(),
-        };
-        for command in [&["list"][..], &["info"], &["destroy", "x"], &["vcpu-list"]] {
-            let said = say(&reach, command);
-            assert_eq!((said.code, said.out.as_str()), (1, ""), "{command:?}");
-            assert_eq!(said.err.lines().count(), 1, "{said:?}");
-            assert!(said.err.contains(&text));
-        }
-        // Help needs nothing.
-        assert_eq!(say(&reach, &["help"]).code, 0);
-    }
-}
-
-#[test]
-fn a_stopped_xenstored_is_named() {
-    let mut desk = Desk::new();
-    desk.guest("web1");
-    desk.host.world.set_xenstored_down(true);
-    for line in [
-        "list",
-        "domid web1",
-        "destroy 1",
-        "shutdown 1",
-        "rename 1 x",
-    ] {
-        let said = desk.xl(line);
-        assert_eq!(said.code, 1, "{line}: {said:?}");
-        assert!(said.err.contains("xenstored"), "{line}: {said:?}");
-    }
-    desk.host.world.set_xenstored_down(false);
-    assert_eq!(desk.xl("destroy 1").code, 0);
     desk.host.assert_clean();
 }
