@@ -74,17 +74,28 @@ struct Files {
     _root: tempfile::TempDir,
 }
 
+impl Files {
+    fn kernel_cache(&self) -> KernelCache {
+        KernelCache::with_worker(&self.cache, Worker::of(Path::new(DAEMON)))
+    }
+}
+
 fn files() -> &'static Files {
     static FILES: OnceLock<Files> = OnceLock::new();
     FILES.get_or_init(|| {
         let root = tempfile::tempdir().unwrap();
         let kernel = root.path().join("vmlinuz");
         std::fs::write(&kernel, small_kernel().build()).unwrap();
-        Files {
+        let files = Files {
             kernel,
             cache: root.path().join("cache"),
             _root: root,
-        }
+        };
+        // Unpacked once, so that no guest waits for a worker process.
+        let cache = files.kernel_cache();
+        cache.load(&files.kernel).unwrap();
+        cache.settle();
+        files
     })
 }
 
@@ -96,10 +107,6 @@ pub fn small_kernel() -> Elf {
     }
     .note(1, &word(VIRT_BASE + LOAD + 0x40))
     .note(18, &word(LOAD + 0x20))
-}
-
-pub fn kernel_cache() -> KernelCache {
-    KernelCache::with_worker(&files().cache, Worker::of(Path::new(DAEMON)))
 }
 
 impl Host {
@@ -404,7 +411,7 @@ fn agent(
     let agent = Agent::new(
         seams,
         dirs.clone(),
-        kernel_cache(),
+        files().kernel_cache(),
         Arc::new(drivers),
         Arc::new(links),
         outlets,

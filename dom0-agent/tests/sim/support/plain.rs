@@ -6,11 +6,15 @@ use parapet_wire::driver::{
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 use xen_abi::ids::{DomId, GrantRef, Port};
 use xen_host::error::Error;
 use xen_host::region::SharedRegion;
 use xen_host::seam::{Devices, Events};
 use xen_sim::SimHost;
+
+/// How long a disk's lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A ring that is held.
 #[derive(Debug)]
@@ -120,8 +124,13 @@ impl Plain {
         if let Some(disk) = self.disks.get(&devid) {
             return Ok(Outcome::Medium(disk.medium));
         }
-        if file.try_lock().is_err() {
-            return refuse("the disk is still locked");
+        // Another thread of this test program may be between fork and exec, and hold a copy of every descriptor for a moment.
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        while file.try_lock().is_err() {
+            if Instant::now() > deadline {
+                return refuse("the disk is still locked");
+            }
+            std::thread::yield_now();
         }
         let medium = Medium {
             sectors: file.metadata().unwrap().len() / 512,
