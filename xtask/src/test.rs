@@ -27,9 +27,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     timeline.step("dom0 image and booted host", || {
         snapshot::of(&Shape::default())
     })?;
-    timeline.step("test binaries", || build_tests(&arguments.runner))?;
+    timeline.step("test binaries", build_tests)?;
     timeline.print();
-    let status = runner(&arguments.runner)
+    let status = runner()
+        .arg("--no-fail-fast")
+        .args(&arguments.runner)
         .status()
         .context("cannot run cargo")?;
     Ok(if status.success() {
@@ -40,20 +42,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Nextest where it is installed, the plain runner otherwise.
-fn runner(arguments: &[String]) -> Command {
+fn runner() -> Command {
     let mut cargo = crate::dist::cargo();
     if has_nextest() {
-        cargo.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        cargo.args(["nextest", "run", "--workspace"]);
     } else {
-        cargo.args(["test", "--workspace", "--no-fail-fast", "--quiet"]);
+        cargo.args(["test", "--workspace", "--quiet"]);
     }
-    cargo.args(arguments);
     cargo
 }
 
 /// Compiling is done first so that its time is told apart from the tests'.
-fn build_tests(arguments: &[String]) -> Result<()> {
-    let status = runner(arguments)
+fn build_tests() -> Result<()> {
+    let status = runner()
         .arg("--no-run")
         .status()
         .context("cannot run cargo")?;

@@ -351,3 +351,79 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use xen_abi::ids::DomId;
+
+    /// Drivers that are this shell script.
+    fn scripted(directory: &Path, script: &str) -> Processes {
+        let program = directory.join("driver");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Processes::new(program, directory, directory).unwrap()
+    }
+
+    fn spec() -> DriverSpec {
+        DriverSpec {
+            uuid: Uuid::from_u128(7),
+            domid: DomId(3),
+        }
+    }
+
+    #[test]
+    fn a_driver_that_nobody_is_connected_to_can_be_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let drivers = scripted(directory.path(), "exec sleep 1000");
+        let uuid = spec().uuid;
+        drivers.end(uuid).unwrap();
+        let mut child = drivers.spawn(spec(), &drivers.socket(uuid)).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        drivers.end(uuid).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+        assert!(!drivers.pid_file(uuid).exists());
+        drivers.end(uuid).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_only_has_the_same_id_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let drivers = scripted(directory.path(), "exit 0");
+        let uuid = spec().uuid;
+        let me = std::process::id();
+        let born = birth(me).unwrap();
+        for text in [
+            format!("{me} {}", born + 1),
+            "nonsense".to_owned(),
+            format!("{me}"),
+        ] {
+            fs::write(drivers.pid_file(uuid), text).unwrap();
+            drivers.end(uuid).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_driver_that_ends_before_it_greets_is_an_error_and_no_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let drivers = scripted(directory.path(), "exit 0");
+        let news: NewsSink = Arc::new(|_| {});
+        assert!(matches!(
+            drivers.start(spec(), news),
+            Err(OrderError::Lost(_))
+        ));
+        assert!(!drivers.pid_file(spec().uuid).exists());
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("no-such-driver");
+        let drivers = Processes::new(program, directory.path(), directory.path()).unwrap();
+        let news: NewsSink = Arc::new(|_| {});
+        let error = drivers.start(spec(), news).unwrap_err().to_string();
+        assert!(error.contains("no-such-driver"), "{error}");
+    }
+}

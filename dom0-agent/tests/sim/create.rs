@@ -199,3 +199,61 @@ fn many_guests_live_beside_each_other() {
     }
     host.assert_clean();
 }
+
+/// Guests come and go from several threads while another one looks after all of them, as in the daemon.
+#[test]
+fn operations_at_the_same_time_do_not_disturb_each_other() {
+    const THREADS: usize = 3;
+    const ROUNDS: usize = 6;
+    let host = Host::new();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let host = &host;
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let kind = if round % 2 == 0 { "pv" } else { "pvh" };
+                        let config = host.equipped(kind, &format!("g{thread}-{round}"), "");
+                        let domid = host.create(config).unwrap();
+                        host.agent.destroy(domid).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let looker = scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                host.agent.reap().unwrap();
+                for shared in host.guests() {
+                    host.agent.settle(&shared).unwrap();
+                }
+            }
+        });
+        let ends: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        looker.join().unwrap();
+        ends.into_iter().for_each(Result::unwrap);
+    });
+    host.assert_clean();
+}
+
+/// Of several that want one name at the same time, one gets it.
+#[test]
+fn a_name_is_given_once() {
+    let host = Host::new();
+    let config = host.equipped("pvh", "web1", "");
+    let made: Vec<bool> = std::thread::scope(|scope| {
+        let tries: Vec<_> = (0..3_u128)
+            .map(|n| {
+                let (host, mut config) = (&host, config.clone());
+                config.uuid = uuid::Uuid::from_u128(0xaa00 + n);
+                scope.spawn(move || host.create(config).is_ok())
+            })
+            .collect();
+        tries.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(made.into_iter().filter(|made| *made).count(), 1);
+    let domid = host.agent.guests()[0].domid.unwrap();
+    host.agent.destroy(domid).unwrap();
+    host.assert_clean();
+}

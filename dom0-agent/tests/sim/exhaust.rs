@@ -4,33 +4,15 @@
 //! lost; the agent dies before it, after it, or (in a xenstore call of several operations) in the middle of it.
 
 use crate::support::Host;
+use crate::support::faults::{
+    DEATHS, FAILURES, explain, mortal_calls, with_each_death, with_each_failure,
+};
 use dom0_agent::agent::error::AgentError;
 use dom0_agent::agent::record::Stage;
-use nix::errno::Errno;
 use parapet_wire::driver::DeviceKind;
 use std::time::Duration;
 use xen_abi::ids::DomId;
 use xen_sim::{FaultKind, Filter, exhaust};
-
-const FAILURES: [FaultKind; 2] = [
-    FaultKind::Fail(Errno::EIO),
-    FaultKind::FailAfter(Errno::EIO),
-];
-const DEATHS: [FaultKind; 3] = [
-    FaultKind::Crash,
-    FaultKind::CrashAfter,
-    FaultKind::CrashTorn,
-];
-
-/// The calls of the agent that a death can befall in this way: only xenstore calls of several operations can be torn.
-fn mortal_calls(kind: FaultKind) -> Filter {
-    let all = Filter::process("agent");
-    if kind == FaultKind::CrashTorn {
-        all.ops(&["xs.call"])
-    } else {
-        all
-    }
-}
 
 /// Longer than any pause the agent makes by itself.
 const LATER: Duration = Duration::from_secs(60);
@@ -73,69 +55,6 @@ fn assert_done_or_undone(host: &mut Host) {
         Some(domid) => assert_managed(host, domid),
         None => host.assert_clean(),
     }
-}
-
-/// Fails every call of `act`, one at a time.
-fn with_each_failure(
-    who: &str,
-    prepare: impl Fn() -> Host,
-    act: impl Fn(&mut Host) -> Result<(), AgentError>,
-    then: impl Fn(&mut Host, Result<(), AgentError>),
-) {
-    for kind in FAILURES {
-        exhaust(kind, &Filter::process(who), |fault| {
-            let mut host = prepare();
-            let place = format!("{who} {kind:?} at {}", fault.at);
-            host.world.inject(fault);
-            let result = act(&mut host);
-            host.world.clear_faults();
-            if let Err(error) = &result {
-                assert!(!error.to_string().is_empty(), "{place}");
-            }
-            explain(&place, || then(&mut host, result));
-            host.world
-        });
-    }
-}
-
-/// Lets the agent die at every call of `act`; its successor recovers.
-fn with_each_death(
-    prepare: impl Fn() -> Host,
-    act: impl Fn(&mut Host) -> Result<(), AgentError>,
-    then: impl Fn(&mut Host),
-) {
-    for kind in DEATHS {
-        exhaust(kind, &mortal_calls(kind), |fault| {
-            let mut host = prepare();
-            let place = format!("{kind:?} at {}", fault.at);
-            host.mortal_agent();
-            host.world.inject(fault);
-            let survived = host.unless_it_dies(|host| act(host));
-            host.world.clear_faults();
-            explain(&place, || {
-                if survived.is_none() {
-                    host.next_agent();
-                }
-                then(&mut host);
-            });
-            host.world
-        });
-    }
-}
-
-/// Names the place before a panic goes on.
-fn explain(place: &str, check: impl FnOnce()) {
-    struct Name<'a>(&'a str);
-    impl Drop for Name<'_> {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("the fault was: {}", self.0);
-            }
-        }
-    }
-    let name = Name(place);
-    check();
-    drop(name);
 }
 
 // ---- create ----
@@ -432,6 +351,54 @@ fn an_agent_that_dies_while_it_replaces_a_driver_goes_on_with_it() {
             assert_managed(host, DomId(1));
         });
     }
+}
+
+/// The driver dies at each of its own calls while a guest is made and connects: the creation fails and leaves nothing, or a successor goes on.
+#[test]
+fn a_driver_that_dies_at_any_call_is_replaced_or_nothing_was_promised() {
+    for kind in [FaultKind::Crash, FaultKind::CrashAfter] {
+        exhaust(kind, &Filter::process("driver"), |fault| {
+            let mut host = Host::new();
+            let place = format!("driver {kind:?} at {}", fault.at);
+            host.world.inject(fault);
+            let made = create("pvh")(&mut host);
+            explain(&place, || {
+                host.settle();
+                match made {
+                    Ok(()) => assert_managed(&mut host, DomId(1)),
+                    Err(_) => host.assert_clean(),
+                }
+            });
+            host.world
+        });
+    }
+}
+
+// ---- names ----
+
+fn rename(host: &mut Host) -> Result<(), AgentError> {
+    host.agent.rename(DomId(1), "web2")
+}
+
+/// Everybody calls the guest by the same name.
+#[track_caller]
+fn assert_one_name(host: &mut Host) {
+    let shown = host.world.xs_read("/local/domain/1/name");
+    assert_eq!(Some(&host.agent.guests()[0].name), shown.as_ref());
+    host.settle();
+    assert_managed(host, DomId(1));
+}
+
+#[test]
+fn a_rename_is_done_or_not_whatever_fails() {
+    with_each_failure("agent", running("pvh", ""), rename, |host, result| {
+        if result.is_err() {
+            // The answer may be lost; asking again settles it.
+            host.agent.rename(DomId(1), "web3").unwrap();
+        }
+        assert_one_name(host);
+    });
+    with_each_death(running("pvh", ""), rename, assert_one_name);
 }
 
 // ---- recovery itself ----

@@ -1,6 +1,9 @@
 //! What a command says when something it stands on is not there, or not known.
 
-use super::*;
+use crate::support::desk::{Desk, SimReach, say};
+use dom0_agent::cli::reach::Failure;
+use xen_abi::version::XenVersion;
+use xen_sim::World;
 
 #[test]
 fn an_unsupported_release_is_named_together_with_what_is_supported() {

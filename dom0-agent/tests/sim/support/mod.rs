@@ -1,6 +1,8 @@
 //! What the tests stand on.
 
+pub mod desk;
 mod driver;
+pub mod faults;
 mod host;
 mod machine;
 mod plain;
