@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: our commands and Debian's side by side, timed in instructions on one host.
+//! `cargo xtask bench`: our commands and drivers beside their peers, timed in instructions on one host.
 
 use std::fs;
 use std::process::ExitCode;
@@ -6,14 +6,38 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use stack_tests::bench;
 use stack_tests::rig::{Host, Shape, dirs, snapshot};
+use stack_tests::stock::Kind;
 use stack_tests::timeline::Timeline;
 
-/// What may be left out.
+/// What may be left out or added.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Use target/dist as it is
     #[arg(long)]
     as_is: bool,
+    /// Measure only this; may be given several times
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// Measure devices in a PV guest as well as in a PVH guest
+    #[arg(long)]
+    pv: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Part {
+    Commands,
+    Block,
+    Net,
+}
+
+impl From<Part> for bench::Part {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Commands => Self::Commands,
+            Part::Block => Self::Block,
+            Part::Net => Self::Net,
+        }
+    }
 }
 
 /// Measures and prints; the figures are also left in `target/lab/bench.json`.
@@ -23,10 +47,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.as_is {
         timeline.step("release binaries", crate::dist::build)?;
     }
+    let mut parts: Vec<bench::Part> = arguments.only.iter().copied().map(Into::into).collect();
+    if parts.is_empty() {
+        parts.extend(bench::Part::ALL);
+    }
+    let kinds: &[Kind] = if arguments.pv {
+        &[Kind::Pvh, Kind::Pv]
+    } else {
+        &[Kind::Pvh]
+    };
     let shape = Shape::deterministic();
     timeline.step("booted deterministic host", || snapshot::of(&shape))?;
     let host = timeline.step("a fork of it", || Host::fork(&shape))?;
-    let outcome = bench::run(&host, &mut timeline);
+    let outcome = bench::run(&host, &parts, kinds, &mut timeline);
     let table = match outcome {
         Ok(table) => table,
         Err(error) => {
