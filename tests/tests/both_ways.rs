@@ -1,8 +1,8 @@
-//! Our commands beside stock ones: they work on stock guests, and print what stock prints.
+//! Both ways: stock tools work on our guests, our commands work on stock guests and print what stock prints.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use stack_tests::product::{self, XL};
-use stack_tests::rig::{Host, Shape, nested};
+use stack_tests::rig::{Host, Shape, deadline, nested};
 use stack_tests::stock::{self, Guest, Kind};
 
 fn with_parapet(test: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
@@ -11,6 +11,79 @@ fn with_parapet(test: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
         test(host)?;
         product::clean(host)
     })
+}
+
+/// Stock tools know nothing of Parapet: they see our guests as what stands in Xen and xenstore.
+#[test]
+fn stock_tools_see_reach_and_end_our_guests() -> Result<()> {
+    with_parapet(|host| {
+        let guests = [
+            Guest::minimal("ours-pvh", Kind::Pvh, 21),
+            Guest::minimal("ours-pv", Kind::Pv, 22),
+        ];
+        for guest in &guests {
+            product::create(host, guest, "")?;
+            host.guest(&guest.name).wait_up()?;
+            stock_sees(host, guest)?;
+            stock_console_types_and_reads(host, guest)?;
+        }
+        let [first, second] = &guests;
+        host.ok(&[stock::XL, "shutdown", "-w", &first.name])?;
+        host.ok(&[stock::XL, "destroy", &second.name])?;
+        for guest in &guests {
+            product::gone(host, &guest.name)?;
+            host.sh(&format!("rm -f {} {}", guest.disk(), guest.config_path()))?;
+        }
+        host.wait_until("! ls /var/lib/parapet/guests | grep -q .", deadline::SETTLE)
+    })
+}
+
+/// Every reading command of stock finds the guest; where ours prints the same thing, it is the same.
+fn stock_sees(host: &Host, guest: &Guest) -> Result<()> {
+    let name = &guest.name;
+    for arguments in [
+        &["domid", name][..],
+        &["block-list", name],
+        &["network-list", name],
+        &["vm-list"],
+    ] {
+        let argv = |tool| [&[tool][..], arguments].concat();
+        let (ours, theirs) = (host.ok(&argv(XL))?, host.ok(&argv(stock::XL))?);
+        ensure!(
+            ours == theirs && !theirs.trim().is_empty(),
+            "{arguments:?}:\n{ours}\nstock:\n{theirs}"
+        );
+    }
+    for command in ["list", "vcpu-list", "uptime"] {
+        let said = host.ok(&[stock::XL, command, name])?;
+        ensure!(said.contains(name.as_str()), "{command}: {said}");
+    }
+    let long = product::json(host, &[stock::XL, "list", "-l", name])?;
+    let about = &long[0]["config"];
+    ensure!(
+        about["c_info"]["name"] == name.as_str()
+            && about["disks"][0]["pdev_path"] == guest.disk().as_str(),
+        "{long}"
+    );
+    Ok(())
+}
+
+/// Stock `xl console` in a pipe: what is typed reaches the guest's shell, the answer comes back, and `^]` ends it.
+fn stock_console_types_and_reads(host: &Host, guest: &Guest) -> Result<()> {
+    host.sh(&format!(
+        "rm -f /tmp/typed /tmp/said /tmp/left; mkfifo /tmp/typed; \
+         (exec 3<>/tmp/typed; {} console {} < /tmp/typed > /tmp/said 2>&1; echo $? > /tmp/left) > /dev/null 2>&1 & \
+         printf 'echo stock-$((40+2))\n' > /tmp/typed",
+        stock::XL,
+        guest.name
+    ))?;
+    let answered = host.wait_until("grep -aq stock-42 /tmp/said", deadline::SETTLE);
+    let said = host.sh("cat -v /tmp/said")?;
+    answered.with_context(|| format!("the console of {} said: {said}", guest.name))?;
+    host.sh("printf '\\035' > /tmp/typed")?;
+    host.wait_until("test -s /tmp/left", deadline::SETTLE)?;
+    host.sh("rm /tmp/typed /tmp/said; test $(cat /tmp/left) = 0; rm /tmp/left")
+        .map(drop)
 }
 
 #[test]
@@ -36,6 +109,25 @@ fn our_commands_see_reach_and_end_stock_guests() -> Result<()> {
         host.ok(&[XL, "destroy", "renamed"])?;
         product::gone(host, "renamed")?;
         host.sh(&format!("rm -f {}", guest.config_path())).map(drop)
+    })
+}
+
+#[test]
+fn a_long_list_is_the_same_as_stocks_for_guests_of_both() -> Result<()> {
+    with_parapet(|host| {
+        let theirs = Guest::minimal("theirs", Kind::Pv, 21);
+        let ours = Guest::minimal("ours", Kind::Pvh, 22);
+        theirs.create(host)?;
+        product::create(host, &ours, "vcpus=1\nmaxvcpus=2\ncpu_weight=300\ncap=50\n")?;
+        for arguments in [&["list", "-l"][..], &["list", "-l", "ours"]] {
+            let argv = |tool| [&[tool][..], arguments].concat();
+            let (mine, stocks) = (host.ok(&argv(XL))?, host.ok(&argv(stock::XL))?);
+            ensure!(mine == stocks, "{arguments:?}:\n{mine}\nstock:\n{stocks}");
+        }
+        product::destroy(host, &ours)?;
+        theirs.destroy(host)?;
+        host.sh(&format!("rm -f {} {}", theirs.disk(), theirs.config_path()))
+            .map(drop)
     })
 }
 

@@ -1,11 +1,10 @@
 //! list, vcpu-list, vm-list, uptime: what is running.
 
 use super::Call;
+use super::details;
 use super::domain::{names, read_each, resolve};
 use super::reach::Failure;
-use crate::device::userdata;
 use crate::format::bitmap::ranges;
-use crate::format::json::{self, Live};
 use crate::format::list::{self as text, Columns, ListRow, RunState, ShutdownCode};
 use crate::format::uptime::{self, UptimeRow};
 use crate::format::vcpus::{self, VcpuRow, VcpuState};
@@ -40,7 +39,7 @@ pub fn list(call: &mut Call<'_>) -> Result<u8, Failure> {
         }
     };
     if call.parsed.has('l') {
-        let text = long(call, &domains)?;
+        let text = details::long(call, &domains)?;
         write!(call.out, "{text}")?;
         return Ok(0);
     }
@@ -126,37 +125,6 @@ fn node_affinity(call: &Call<'_>, info: &DomainInfo) -> Result<String, Failure> 
         }
     }
     Ok(cpu_text(&found, nodes))
-}
-
-/// The `-l` form: what is stored about each guest, brought up to date. A domain without a stored form is left out, as stock does.
-fn long(call: &Call<'_>, domains: &[DomainInfo]) -> Result<String, Failure> {
-    let mut guests = Vec::new();
-    for info in domains {
-        let uuid = Uuid::from_bytes(info.handle.0);
-        let Ok(Some(bytes)) = userdata::read(&call.reach.userdata(), info.domid, uuid) else {
-            continue;
-        };
-        let Ok(stored) = json::parse_userdata(&bytes) else {
-            continue;
-        };
-        let root = format!("/local/domain/{}", info.domid);
-        let read = read_each(
-            call.reach,
-            [
-                format!("{root}/name"),
-                format!("{root}/memory/static-max"),
-                format!("{root}/memory/target"),
-            ],
-        )?;
-        let value = |at: usize| read.get(at).cloned().flatten();
-        let number = |at: usize| value(at).and_then(|text| text.parse().ok());
-        let mut live = Live::numbered(u32::from(info.domid.0));
-        live.name = value(0);
-        live.max_kib = number(1);
-        live.target_kib = number(2);
-        guests.push((stored, live));
-    }
-    Ok(json::long_list(guests))
 }
 
 /// `vcpu-list`.

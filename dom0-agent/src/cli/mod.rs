@@ -11,6 +11,7 @@ pub mod block;
 pub mod config_file;
 pub mod console;
 pub mod create;
+pub mod details;
 pub mod domain;
 pub mod getopt;
 pub mod help;

@@ -71,11 +71,9 @@ fn userdata_is_what_stock_stores() {
 }
 
 fn live(domid: u32, name: Option<&str>, max_kib: u64, target_kib: u64, share: (u32, u32)) -> Live {
-    let (weight, cap) = share;
     let scheduler = Scheduler {
         name: "credit2".into(),
-        weight,
-        cap,
+        share: Some(share),
     };
     Live {
         name: name.map(Into::into),
@@ -91,7 +89,7 @@ fn live(domid: u32, name: Option<&str>, max_kib: u64, target_kib: u64, share: (u
 #[test]
 fn long_lists_are_stored_forms_brought_up_to_date() {
     let lives = [
-        live(0, Some("Domain-0"), 17_179_869_180, 1_048_575, (256, 0)),
+        live(0, Some("Domain-0"), 17_179_869_180, 1_048_576, (256, 0)),
         live(1, None, 131_072, 131_072, (256, 0)),
         live(2, Some("pvh1"), 131_072, 98_304, (512, 50)),
     ];

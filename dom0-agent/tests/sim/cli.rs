@@ -86,6 +86,25 @@ fn command_lines_are_understood_as_stock_xl_understands_them() {
 }
 
 #[test]
+fn a_long_list_says_what_a_guest_has_now() {
+    let mut desk = Desk::new();
+    let domid = desk.guest("web1");
+    let text = desk.xl("list -l web1").out;
+    for piece in [
+        "\"name\": \"web1\"",
+        "\"max_memkb\": 16384",
+        "\"sched\": \"credit2\"",
+        "\"weight\": 256",
+        "\"vdev\": \"xvda\"",
+        "\"devid\": 0",
+    ] {
+        assert!(text.contains(piece), "{piece}\n{text}");
+    }
+    desk.host.agent.destroy(domid).unwrap();
+    desk.host.assert_clean();
+}
+
+#[test]
 fn an_empty_operand_is_domain_0_as_in_stock() {
     let desk = Desk::new();
     let said = say(&desk.reach(), &["list", ""]);

@@ -20,6 +20,7 @@ use std::time::Duration;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, MemoryRange, ShutdownReason, Trigger, TscMode, VcpuInfo,
 };
+use xen_abi::domctl::Scheduling;
 use xen_abi::host::{CpuPool, CpuTopology, NumaNode, PhysInfo, XenStrings};
 use xen_abi::ids::{DomId, GrantRef, Handle, Port, VcpuId};
 use xen_abi::version::XenVersion;
@@ -105,6 +106,8 @@ pub trait DomainControl: Debug + Send + Sync {
         hard: Option<&CpuMap>,
         soft: Option<&CpuMap>,
     ) -> Result<()>;
+    /// Under which scheduler the domain runs, and its share there.
+    fn scheduling(&self, domid: DomId) -> Result<Scheduling>;
     /// Scheduler weight and cap (credit and credit2).
     fn set_sched_credit(&self, domid: DomId, weight: Option<u16>, cap: Option<u16>) -> Result<()>;
     /// Most memory the domain may hold, in KiB.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, MemoryRange, ShutdownReason, Trigger, TscMode, VcpuInfo,
 };
+use xen_abi::domctl::Scheduling;
 use xen_abi::host::{CpuPool, CpuTopology, NumaNode, PhysInfo, XenStrings};
 use xen_abi::ids::{DomId, Handle, Port, VcpuId};
 use xen_abi::version::XenVersion;
@@ -223,6 +224,10 @@ impl DomainControl for SimHost {
         self.on("setvcpuaffinity", domid, |state| {
             state.set_vcpu_affinity(domid, vcpu, hard, soft)
         })
+    }
+
+    fn scheduling(&self, domid: DomId) -> Result<Scheduling> {
+        self.on("scheduler_op", domid, |state| state.scheduling(domid))
     }
 
     fn set_sched_credit(&self, domid: DomId, weight: Option<u16>, cap: Option<u16>) -> Result<()> {

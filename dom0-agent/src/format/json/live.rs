@@ -15,10 +15,8 @@ use crate::config::vdev::vdev_number;
 pub struct Scheduler {
     /// `credit`, `credit2`, ...
     pub name: String,
-    /// Weight.
-    pub weight: u32,
-    /// Upper limit in percent of a CPU, 0 for none.
-    pub cap: u32,
+    /// Weight and upper limit in percent of a CPU (0 for none), where it shares that way.
+    pub share: Option<(u32, u32)>,
 }
 
 /// A running guest as Xen and xenstore know it; `None` for what is not known.
@@ -43,6 +41,9 @@ pub struct Live {
     /// Device numbers of the interfaces that xenstore has.
     pub vifs: Option<BTreeSet<u32>>,
 }
+
+/// libxl's `LIBXL_MEMKB_DEFAULT`, as far as a sum of 64 bits can tell.
+const VIDEO_NOT_SAID: i128 = -1;
 
 /// Members of `c_info` that stand behind the identity.
 const BEHIND_UUID: [&str; 5] = [
@@ -129,11 +130,13 @@ impl Live {
     }
 
     /// Video memory is part of the target, though the guest is not asked to give it back.
+    ///
+    /// Where none is stored (dom0), stock adds its mark for "not said", which is -1: dom0's target is 1 KiB short there.
     fn put_memory(&self, info: &mut Map) {
         let video = info
             .get("video_memkb")
             .and_then(Json::as_number)
-            .unwrap_or(0);
+            .unwrap_or(VIDEO_NOT_SAID);
         if let Some(kib) = self.target_kib {
             let target = i128::from(kib).saturating_add(video);
             info.set("target_memkb", Json::Number(target), &BEHIND_MEMORY);
@@ -149,8 +152,10 @@ impl Live {
         };
         let mut settings = Map::default();
         settings.put("sched", scheduler.name.as_str());
-        settings.put("weight", scheduler.weight);
-        settings.put("cap", scheduler.cap);
+        if let Some((weight, cap)) = scheduler.share {
+            settings.put("weight", weight);
+            settings.put("cap", cap);
+        }
         if let Some(slot) = info.get_mut("sched_params") {
             *slot = settings.into();
         }

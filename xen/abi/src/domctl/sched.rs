@@ -63,6 +63,21 @@ pub struct CreditParameters {
     pub cap: u16,
 }
 
+/// A domain's place in Xen's scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduling {
+    /// `SCHEDULER_*` of the domain's pool.
+    pub scheduler: u32,
+    /// Its share; `None` under a scheduler that does not share by weight.
+    pub share: Option<CreditParameters>,
+}
+
+/// Whether a scheduler shares by weight and cap.
+#[must_use]
+pub const fn shares_by_weight(scheduler: u32) -> bool {
+    matches!(scheduler, SCHEDULER_CREDIT | SCHEDULER_CREDIT2)
+}
+
 /// Reads a domain's share; see [`scheduling_answer`].
 #[must_use]
 pub fn get_scheduling(abi: Abi, domain: DomId, scheduler: u32) -> Call {
@@ -116,5 +131,6 @@ mod tests {
         assert_eq!(get_scheduling(Abi::V4_20, DomId(1), 5).payload[4], 1);
         assert_eq!(scheduler_name(6), Some("credit2"));
         assert_eq!(scheduler_name(4), None);
+        assert!(shares_by_weight(SCHEDULER_CREDIT) && !shares_by_weight(SCHEDULER_NULL));
     }
 }

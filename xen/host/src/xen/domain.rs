@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, ShutdownReason, Trigger, TscMode, VcpuInfo,
 };
-use xen_abi::domctl::{self, Bitmap, Call, CreditParameters, DOMAIN_INFO_STRIDE};
+use xen_abi::domctl::{self, Bitmap, Call, CreditParameters, DOMAIN_INFO_STRIDE, Scheduling};
 use xen_abi::hvm::params;
 use xen_abi::ids::{DomId, Gfn, Handle, PAGE_SIZE, Port, VcpuId};
 use xen_abi::pv::vcpu_context::VcpuGuestContext;
@@ -51,6 +51,13 @@ impl Xen {
         let pool = self.domain_info(domid)?.ok_or_else(missing)?.cpupool;
         let pool = self.cpupools()?.into_iter().find(|each| each.id == pool);
         pool.map_or_else(|| self.scheduler_id(), |pool| Ok(pool.scheduler))
+    }
+
+    /// A domain's share under credit or credit2.
+    fn share(&self, domid: DomId, scheduler: u32) -> Result<CreditParameters> {
+        let call = domctl::get_scheduling(self.abi, domid, scheduler);
+        let answer = self.act("scheduler_op", domid, call)?;
+        Ok(domctl::scheduling_answer(&answer))
     }
 
     /// Part of the list of domains, at most `room` entries from `first` on.
@@ -221,27 +228,25 @@ impl DomainControl for Xen {
             .map_err(|refusal| refusal.about("setvcpuaffinity", Some(domid)))
     }
 
-    fn set_sched_credit(&self, domid: DomId, weight: Option<u16>, cap: Option<u16>) -> Result<()> {
-        let op = "scheduler_op";
+    fn scheduling(&self, domid: DomId) -> Result<Scheduling> {
         let scheduler = self.scheduler_of(domid)?;
-        if !matches!(
+        let share = domctl::shares_by_weight(scheduler).then(|| self.share(domid, scheduler));
+        Ok(Scheduling {
             scheduler,
-            domctl::SCHEDULER_CREDIT | domctl::SCHEDULER_CREDIT2
-        ) {
-            return Err(Error::refused_for(op, domid, Errno::EOPNOTSUPP));
-        }
-        let asked = self.act(
-            op,
-            domid,
-            domctl::get_scheduling(self.abi, domid, scheduler),
-        )?;
-        let now = domctl::scheduling_answer(&asked);
+            share: share.transpose()?,
+        })
+    }
+
+    fn set_sched_credit(&self, domid: DomId, weight: Option<u16>, cap: Option<u16>) -> Result<()> {
+        let Scheduling { scheduler, share } = self.scheduling(domid)?;
+        let missing = || Error::refused_for("scheduler_op", domid, Errno::EOPNOTSUPP);
+        let now = share.ok_or_else(missing)?;
         let share = CreditParameters {
             weight: weight.unwrap_or(now.weight),
             cap: cap.unwrap_or(now.cap),
         };
         let call = domctl::set_scheduling(self.abi, domid, scheduler, share);
-        self.act(op, domid, call).map(drop)
+        self.act("scheduler_op", domid, call).map(drop)
     }
 
     fn set_max_mem(&self, domid: DomId, kib: u64) -> Result<()> {

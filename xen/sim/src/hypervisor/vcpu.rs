@@ -7,6 +7,7 @@ use crate::limits::HOST_CPUS;
 use crate::state::State;
 use nix::errno::Errno;
 use xen_abi::domain::{CpuMap, DomainKind, Trigger, TscMode, VcpuInfo};
+use xen_abi::domctl::{CreditParameters, SCHEDULER_CREDIT2, Scheduling};
 use xen_abi::ids::{CpuId, DomId, VcpuId};
 use xen_abi::pv::page_table::LEVELS;
 use xen_abi::pv::vcpu_context::{VcpuGuestContext, frame_of_cr3};
@@ -95,6 +96,18 @@ impl State {
             vcpu.soft = online_part(soft);
         }
         Ok(())
+    }
+
+    pub(crate) fn scheduling(&mut self, domid: DomId) -> Outcome<Scheduling> {
+        let domain = self.domain(domid)?;
+        let share = CreditParameters {
+            weight: domain.weight,
+            cap: domain.cap,
+        };
+        Ok(Scheduling {
+            scheduler: SCHEDULER_CREDIT2,
+            share: Some(share),
+        })
     }
 
     pub(crate) fn set_sched_credit(
