@@ -49,7 +49,7 @@ const CASES: &[Case] = &[
         what: "not enough memory",
         before: "",
         config: "GOOD\nname=\"x\"\nmemory=900000\n",
-        code: 5,
+        code: 3,
         words: &["not enough memory", "MiB"],
     },
     Case {
@@ -91,7 +91,7 @@ const CASES: &[Case] = &[
         what: "name in use",
         before: "",
         config: "GOOD\nname=\"Domain-0\"\n",
-        code: 17,
+        code: 3,
         words: &["Domain-0", "exists"],
     },
 ];

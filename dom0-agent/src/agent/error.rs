@@ -145,9 +145,7 @@ impl AgentError {
             }
             Self::GuestTimedOut { .. } => FailureKind::GuestTimedOut,
             Self::Build(BuildError::NoMemory { .. }) => FailureKind::NoMemory,
-            Self::Build(BuildError::Request { .. } | BuildError::TooSmall { .. }) => {
-                FailureKind::Invalid
-            }
+            Self::Build(BuildError::Request { .. }) => FailureKind::Invalid,
             _ => FailureKind::Failed,
         }
     }

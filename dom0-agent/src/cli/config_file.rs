@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Where xl's host-wide settings are.
 const XL_CONF: &str = "/etc/xen/xl.conf";
+/// libxl's error for a file that cannot be read.
+const FAILED: u8 = 3;
 /// libxl's error for a missing configuration.
 const INVALID: u8 = 6;
 
@@ -36,7 +38,32 @@ pub fn xl_conf(call: &mut Call<'_>) -> Result<XlConf, Failure> {
     Ok(conf)
 }
 
-/// Reads and understands a guest's configuration; warnings go to stderr.
+/// The text of a guest's configuration; `/dev/null` means that everything stands on the command line.
+///
+/// # Errors
+/// It cannot be read: stock ends with 3 then, before it says that it parses anything.
+pub fn source(path: &str) -> Result<Vec<u8>, Failure> {
+    if path == "/dev/null" {
+        return Ok(Vec::new());
+    }
+    read_source(Path::new(path)).map_err(|error| {
+        let cause = cause(&error);
+        Failure::with_code(
+            FAILED,
+            format!("Failed to read config file: {path}: {cause}"),
+        )
+    })
+}
+
+/// The words of the C library, without Rust's number behind them.
+fn cause(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// Understands a guest's configuration; warnings go to stderr.
 ///
 /// # Errors
 /// What stock xl refuses, with its exit code.
@@ -44,19 +71,13 @@ pub fn guest(
     call: &mut Call<'_>,
     conf: &XlConf,
     path: &str,
+    text: &[u8],
     overrides: &[String],
 ) -> Result<Loaded, Failure> {
     let cpus = call.reach.host()?.physinfo()?.nr_cpus;
-    let text = if path == "/dev/null" {
-        Vec::new()
-    } else {
-        read_source(Path::new(path)).map_err(|error| {
-            Failure::with_code(1, format!("Failed to read config file: {path}: {error}"))
-        })?
-    };
     let mut ambient = Ambient::new(path, Uuid::new_v4(), cpus);
     ambient.conf = conf.clone();
-    let loaded = load(&text, overrides, &ambient)
+    let loaded = load(text, overrides, &ambient)
         .map_err(|error| Failure::with_code(error.exit_code, error.to_string()))?;
     write!(call.err, "{}", loaded.report.printed())?;
     Ok(loaded)

@@ -28,12 +28,13 @@ pub fn run(call: &mut Call<'_>) -> Result<u8, Failure> {
     let Some(path) = path else {
         return Err(config_file::missing());
     };
+    let source = config_file::source(&path)?;
     let quiet = call.parsed.has('q');
     if !quiet {
         writeln!(call.err, "Parsing config from {path}")?;
     }
     let conf = config_file::xl_conf(call)?;
-    let loaded = config_file::guest(call, &conf, &path, &overrides)?;
+    let loaded = config_file::guest(call, &conf, &path, &source, &overrides)?;
     let dry = call.globals.dry_run || call.parsed.has('n');
     let text = json::dry_run(&loaded.config, &conf);
     if dry {

@@ -267,13 +267,13 @@ fn create_ends_with_the_codes_that_clients_know() {
     let create = |rest: &str| format!("create {rest}");
     let rows: Vec<(String, u8, &str, &str)> = vec![
         (create(""), 6, "", "Config file not specified"),
-        (create("/no/such.cfg"), 1, "", "/no/such.cfg"),
+        (create("/no/such.cfg"), 3, "", "/no/such.cfg: No such file"),
         (create(&format!("{good} {good}")), 2, "Usage: xl", ""),
         (create(&syntax), 1, "", "syntax.cfg:5:"),
         (create(&disk), 1, "", "no vdev specified"),
         (create(&format!("-q {kernel}")), 3, "", "/no/kernel"),
-        (create(&format!("-q {memory}")), 5, "", "not enough memory"),
-        (create(&format!("-q {name}")), 17, "", "web1"),
+        (create(&format!("-q {memory}")), 3, "", "not enough memory"),
+        (create(&format!("-q {name}")), 3, "", "web1"),
         (create(&format!("-q {kind}")), 4, "", "hvm"),
         (
             create(&format!("-n {good}")),

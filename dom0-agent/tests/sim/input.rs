@@ -101,7 +101,7 @@ const CASES: &[Case] = &[
             let path = host.image("big.rd", 20 << 10);
             config.boot.ramdisk = Some(path.display().to_string());
         },
-        kind: FailureKind::Invalid,
+        kind: FailureKind::Failed,
         words: &["memory=16", "too small", "MiB"],
     },
     Case {

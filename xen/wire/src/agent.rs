@@ -163,12 +163,14 @@ pub struct Failure {
     pub text: String,
 }
 
-/// Kinds of failure, by what a caller does about them. The numbers are xl's negated libxl errors.
+/// Kinds of failure, by what a caller does about them. The numbers are xl's exit codes of `create`, negated libxl errors.
+///
+/// libxl forgets the kind once it has made a domain: memory that is not there and a name that is taken end with 3 as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// Anything else (3).
     Failed,
-    /// Memory (5).
+    /// Memory (3).
     NoMemory,
     /// Configuration (6).
     Invalid,
@@ -176,7 +178,7 @@ pub enum FailureKind {
     GuestTimedOut,
     /// Something of the host did not answer in time (9).
     TimedOut,
-    /// Exists already (17).
+    /// Exists already (3).
     Exists,
     /// No such domain (21).
     NoDomain,
@@ -191,14 +193,12 @@ impl FailureKind {
     #[must_use]
     pub fn create_exit_code(self) -> u8 {
         match self {
-            Self::Failed => 3,
+            Self::Failed | Self::NoMemory | Self::Exists => 3,
             Self::NotImplemented => 4,
-            Self::NoMemory => 5,
             Self::Invalid => 6,
             Self::GuestTimedOut => 8,
             Self::TimedOut => 9,
             Self::NotPermitted => 13,
-            Self::Exists => 17,
             Self::NoDomain => 21,
         }
     }

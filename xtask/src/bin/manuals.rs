@@ -22,13 +22,15 @@ use parapet_wire::agent::FailureKind;
 /// Release that the pages are about.
 const RELEASE: &str = concat!("Parapet ", env!("CARGO_PKG_VERSION"));
 /// What `xl create` ends with when the agent says no.
-const CREATE_CODES: [(FailureKind, &str); 9] = [
-    (FailureKind::Failed, "any other failure"),
+const CREATE_CODES: [(FailureKind, &str); 7] = [
+    (
+        FailureKind::Failed,
+        "a file that cannot be used, not enough memory, a name or uuid in use, any other failure",
+    ),
     (
         FailureKind::NotImplemented,
         "the configuration asks for something that is not there yet",
     ),
-    (FailureKind::NoMemory, "not enough memory"),
     (FailureKind::Invalid, "the configuration cannot be used"),
     (
         FailureKind::GuestTimedOut,
@@ -42,7 +44,6 @@ const CREATE_CODES: [(FailureKind, &str); 9] = [
         FailureKind::NotPermitted,
         "the caller may not do this; it needs root",
     ),
-    (FailureKind::Exists, "the name or the uuid is in use"),
     (FailureKind::NoDomain, "no such domain"),
 ];
 
