@@ -15,7 +15,7 @@ use super::request::build_request;
 use super::{Agent, News, handle, lock};
 use crate::build::{self};
 use crate::config::domain::{DomainConfig, DomainKind};
-use crate::config::vif::Mac;
+use crate::config::vif::{Mac, VifKind};
 use crate::device::medium;
 use crate::image::Initrd;
 use parapet_wire::agent as wire;
@@ -240,6 +240,12 @@ fn check(config: &DomainConfig) -> Result<(), AgentError> {
         medium::open(disk)?;
     }
     for vif in &config.vifs {
+        if vif.kind == VifKind::Ioemu {
+            return Err(AgentError::Link {
+                ifname: "type=ioemu".into(),
+                what: "an emulated card is for HVM guests; leave type= out".into(),
+            });
+        }
         if vif
             .backend_domain
             .as_deref()

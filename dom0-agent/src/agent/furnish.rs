@@ -122,6 +122,7 @@ impl Agent {
             cdrom: spec.cdrom,
             removable: spec.removable || spec.cdrom,
             discard,
+            trusted: spec.trusted.unwrap_or(true),
             medium,
         };
         device::disk(tree, domid, devid, &facts);
@@ -200,6 +201,7 @@ impl Agent {
             rate: spec
                 .rate
                 .map(|rate| format!("{},{}", rate.bytes_per_interval, rate.interval_us)),
+            trusted: spec.trusted.unwrap_or(true),
             max_queues: queues,
         };
         device::net(tree, domid, devid, &facts);

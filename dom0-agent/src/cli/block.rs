@@ -5,6 +5,7 @@ use super::domain::{read_each, resolve};
 use super::reach::Failure;
 use crate::agent::hotplug::disk_number;
 use crate::config::disk::parse_disk;
+use crate::config::unserved;
 use crate::format::{devices, json};
 use parapet_wire::agent::Request;
 use xen_abi::ids::DomId;
@@ -25,6 +26,9 @@ pub fn attach(call: &mut Call<'_>) -> Result<u8, Failure> {
     if call.globals.dry_run {
         write!(call.out, "{}", json::disk_dry_run(&spec))?;
         return Ok(0);
+    }
+    if let Some(warning) = unserved::warning("command line", unserved::of_disk(&spec)) {
+        writeln!(call.err, "{warning}")?;
     }
     let spec = serde_json::to_string(&spec).map_err(|error| Failure::new(error.to_string()))?;
     call.reach

@@ -5,6 +5,7 @@ use super::block::backend_domain;
 use super::config_file::xl_conf;
 use super::domain::{read_each, resolve};
 use super::reach::Failure;
+use crate::config::unserved;
 use crate::config::vif::{Mac, VifSpec, apply, parameters};
 use crate::format::{devices, json};
 use parapet_wire::agent::Request;
@@ -30,6 +31,9 @@ pub fn attach(call: &mut Call<'_>) -> Result<u8, Failure> {
     if call.globals.dry_run {
         write!(call.out, "{}", json::vif_dry_run(&spec))?;
         return Ok(0);
+    }
+    if let Some(warning) = unserved::warning("command line", unserved::of_vif(&spec)) {
+        writeln!(call.err, "{warning}")?;
     }
     let spec = serde_json::to_string(&spec).map_err(|error| Failure::new(error.to_string()))?;
     call.reach

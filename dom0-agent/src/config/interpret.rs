@@ -25,6 +25,7 @@ use super::pci::{PciDefaults, PciSpec, parse_pci};
 use super::protect::ProtectConfig;
 use super::ranges;
 use super::tree::Tree;
+use super::unserved;
 use super::view::View;
 use super::vif::{VifDefaults, VifSpec, apply, parameters};
 use super::xlconf::XlConf;
@@ -124,7 +125,7 @@ fn read(view: &mut View<'_>, ambient: &Ambient) -> Result<DomainConfig, Fatal> {
     obsolete(view, kind);
     choices::check(view, kind)?;
     ranges::check(view)?;
-    name_what_is_not_acted_on(view, kind);
+    name_what_is_not_acted_on(view, &config);
     name_what_is_not_known(view);
     Ok(config)
 }
@@ -337,22 +338,22 @@ fn obsolete(view: &mut View<'_>, kind: DomainKind) {
     }
 }
 
-fn name_what_is_not_acted_on(view: &mut View<'_>, kind: DomainKind) {
-    let waiting: Vec<&str> = KEYS
+fn name_what_is_not_acted_on(view: &mut View<'_>, config: &DomainConfig) {
+    let keys = KEYS
         .iter()
-        .filter(|key| key.handling == Handling::Carried && key.scope.covers(kind))
+        .filter(|key| key.handling == Handling::Carried && key.scope.covers(config.kind))
         .filter(|key| {
             view.usable(key)
                 .is_some_and(|s| !key.is_idle(&s.value.kind))
         })
-        .map(|key| key.name)
-        .collect();
-    if !waiting.is_empty() {
-        let (source, names) = (view.source, waiting.join(", "));
-        view.report.warn(
-            None,
-            format!("{source}: warning: kept but not acted on yet: {names}"),
-        );
+        .map(|key| key.name.to_owned());
+    let names = keys
+        .chain(unserved::of_events(&config.events))
+        .chain(unserved::of_protection(&config.protect))
+        .chain(config.disks.iter().flat_map(unserved::of_disk))
+        .chain(config.vifs.iter().flat_map(unserved::of_vif));
+    if let Some(warning) = unserved::warning(view.source, names) {
+        view.report.warn(None, warning);
     }
 }
 

@@ -35,6 +35,7 @@ pub mod ranges;
 pub mod rate;
 pub mod size;
 pub mod tree;
+pub mod unserved;
 pub mod vdev;
 pub mod view;
 pub mod vif;

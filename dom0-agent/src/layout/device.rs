@@ -94,6 +94,8 @@ pub struct DiskFacts<'a> {
     pub removable: bool,
     /// Keep discard away from the guest.
     pub discard: bool,
+    /// The guest may trust its backend with pages that hold more than the data asked for.
+    pub trusted: bool,
     /// What the medium is; the driver opened it.
     pub medium: Medium,
 }
@@ -115,7 +117,7 @@ pub fn disk(tree: &mut Tree, domid: DomId, devid: u32, facts: &DiskFacts<'_>) {
         ("state", "1".to_owned()),
         ("virtual-device", devid.to_string()),
         ("device-type", kind.to_owned()),
-        ("trusted", "1".to_owned()),
+        ("trusted", u8::from(facts.trusted).to_string()),
         ("protocol", "x86_64-abi".to_owned()),
     ];
     let mut back = vec![
@@ -176,6 +178,8 @@ pub struct NetFacts<'a> {
     pub mtu: Option<u32>,
     /// `rate=` as `bytes,microseconds`.
     pub rate: Option<String>,
+    /// As for a disk.
+    pub trusted: bool,
     /// Queues offered.
     pub max_queues: u32,
 }
@@ -193,7 +197,7 @@ pub fn net(tree: &mut Tree, domid: DomId, devid: u32, facts: &NetFacts<'_>) {
         ("state", "1".to_owned()),
         ("handle", devid.to_string()),
         ("mac", facts.mac.to_owned()),
-        ("trusted", "1".to_owned()),
+        ("trusted", u8::from(facts.trusted).to_string()),
     ];
     let mut back = vec![
         ("frontend-id", domid.to_string()),
@@ -289,6 +293,7 @@ mod tests {
             cdrom: true,
             removable: true,
             discard: false,
+            trusted: false,
             medium,
         };
         disk(&mut tree, DomId(3), 5632, &facts);
@@ -309,6 +314,10 @@ mod tests {
             value(&ops, "/local/domain/3/device/vbd/5632/device-type"),
             Some(&b"cdrom"[..])
         );
+        assert_eq!(
+            value(&ops, "/local/domain/3/device/vbd/5632/trusted"),
+            Some(&b"0"[..])
+        );
     }
 
     #[test]
@@ -320,6 +329,7 @@ mod tests {
             ifname: "vif1.0",
             mtu: None,
             rate: None,
+            trusted: true,
             max_queues: 2,
         };
         net(&mut tree, DomId(1), 0, &facts);

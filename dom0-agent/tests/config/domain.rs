@@ -249,6 +249,26 @@ fn one_warning_names_all_that_is_kept_but_not_acted_on() {
 }
 
 #[test]
+fn parts_without_effect_are_named_once_in_the_same_warning() {
+    let text = "localtime=1\non_crash='coredump-restart'\nprotect_mood='good'\n\
+        disk=['/a,raw,xvda,rw,backendtype=phy','/b,raw,xvdb,rw,backendtype=qdisk,untrusted']\n\
+        vif=['script=vif-route,ip=10.0.0.2,rate=1MB/s','gatewaydev=eth0']\n";
+    assert_eq!(
+        said(text),
+        "x.cfg: warning: kept but not acted on yet: localtime, on_crash=coredump-restart, \
+         protect_mood, disk backendtype, vif script, vif ip, vif rate, vif gatewaydev\n"
+    );
+}
+
+#[test]
+fn parts_that_ask_for_what_happens_anyway_are_not_named() {
+    let text = "on_crash='preserve'\non_soft_reset='soft-reset'\nprotect_heartbeat_timeout=5\n\
+        disk=['/a,raw,xvda,rw,direct-io-safe,untrusted,specification=xen']\n\
+        vif=['script=/etc/xen/scripts/vif-bridge,bridge=br0,model=e1000,untrusted']\n";
+    assert_eq!(said(text), "");
+}
+
+#[test]
 fn what_is_obeyed_or_asks_for_nothing_is_not_named() {
     let text =
         "max_grant_frames=64\nmax_event_channels=100\nacpi=1\nhap=1\nnomigrate=0\nvnc=0\npci=[]\n";

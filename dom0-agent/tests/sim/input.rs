@@ -180,6 +180,12 @@ const CASES: &[Case] = &[
         words: &["vif1.0", "nobr", "does not exist"],
     },
     Case {
+        what: "an emulated card for a guest that has none",
+        spoil: |_, config| config.vifs[0].kind = dom0_agent::config::vif::VifKind::Ioemu,
+        kind: FailureKind::Failed,
+        words: &["type=ioemu", "HVM"],
+    },
+    Case {
         what: "name in use",
         spoil: |_, config| config.name = "Domain-0".into(),
         kind: FailureKind::Exists,
