@@ -68,11 +68,12 @@ fn stock_sees(host: &Host, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Stock `xl console` in a pipe: what is typed reaches the guest's shell, the answer comes back, and `^]` ends it.
+/// Stock `xl console`: what is typed reaches the guest's shell, the answer comes back, and `^]` ends it. It listens to terminals only, so
+/// `script` holds one between it and our pipe.
 fn stock_console_types_and_reads(host: &Host, guest: &Guest) -> Result<()> {
     host.sh(&format!(
         "rm -f /tmp/typed /tmp/said /tmp/left; mkfifo /tmp/typed; \
-         (exec 3<>/tmp/typed; {} console {} < /tmp/typed > /tmp/said 2>&1; echo $? > /tmp/left) > /dev/null 2>&1 & \
+         (exec 3<>/tmp/typed; script -q -e -c '{} console {}' /dev/null < /tmp/typed > /tmp/said 2>&1; echo $? > /tmp/left) > /dev/null 2>&1 & \
          printf 'echo stock-$((40+2))\n' > /tmp/typed",
         stock::XL,
         guest.name

@@ -6,24 +6,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::key::Key;
 use super::{dirs, lock};
 
-/// Where Debian is when apt does not know.
-const PUBLIC_MIRROR: &str = "http://deb.debian.org/debian";
+/// Environment variable that names a Debian archive, in place of the one that apt uses.
+pub const MIRROR_VARIABLE: &str = "PARAPET_LAB_MIRROR";
 /// Size of dom0's root file system: the packages and room for tests.
 const ROOT_SIZE: &str = "2G";
+/// Size of the Debian guest's.
+const GUEST_SIZE: &str = "1G";
 
 /// A finished base image.
 #[derive(Debug, Clone)]
 pub struct Base {
     /// Folder that holds the files below.
     pub dir: PathBuf,
-    /// Names everything that went into it.
+    /// Names everything that went into it, and when.
     pub key: String,
 }
 
@@ -46,10 +48,30 @@ impl Base {
         self.dir.join("root.raw")
     }
 
+    /// The Debian guest's root file system, never written to; what is in it stands in `guest.manifest`.
+    #[must_use]
+    pub fn guest_root(&self) -> PathBuf {
+        self.dir.join("guest.raw")
+    }
+
     /// `package version architecture` per line.
     #[must_use]
     pub fn manifest(&self) -> PathBuf {
         self.dir.join("manifest")
+    }
+
+    /// The same recipe built again puts its files on other blocks, and a snapshot's memory remembers the old ones.
+    fn of_this_build(mut self) -> Result<Self> {
+        let path = self.manifest();
+        let built = fs::metadata(&path)
+            .and_then(|about| about.modified())
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let since = built.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.key = Key::default()
+            .with(self.key)
+            .with(since.as_nanos().to_string())
+            .digits();
+        Ok(self)
     }
 }
 
@@ -80,12 +102,17 @@ pub fn base(suite: &str) -> Result<Base> {
         .with(suite)
         .with(packages.join(" "))
         .with(excludes.join(" "))
-        .with(ROOT_SIZE);
+        .with(ROOT_SIZE)
+        .with(GUEST_SIZE);
     for name in [
         "dom0/customize",
         "dom0/modules",
         "guest/modules",
         "dom0/inittab",
+        "guest-debian/customize",
+        "guest-debian/packages",
+        "guest-debian/mask",
+        "guest-debian/hvc0.conf",
     ] {
         key = key.with(read(name)?);
     }
@@ -95,17 +122,16 @@ pub fn base(suite: &str) -> Result<Base> {
         key,
     };
     if base.manifest().exists() {
-        return Ok(base);
+        return base.of_this_build();
     }
     let _turn = lock::lock(
         &dirs::part("images").join(format!("{suite}.lock")),
         "another process building the image",
     )?;
-    if base.manifest().exists() {
-        return Ok(base);
+    if !base.manifest().exists() {
+        build(&base, suite, &packages, &excludes)?;
     }
-    build(&base, suite, &packages, &excludes)?;
-    Ok(base)
+    base.of_this_build()
 }
 
 fn lines(text: &str) -> Vec<String> {
@@ -124,10 +150,11 @@ fn build(base: &Base, suite: &str, packages: &[String], excludes: &[String]) -> 
         fs::remove_dir_all(&partial)?;
     }
     fs::create_dir_all(&partial)?;
-    let hook = format!(
-        "sh '{}' \"$1\"",
-        dirs::recipes().join("dom0/customize").display()
-    );
+    // In this order: the guest's root is dom0's with less in it.
+    let hooks = ["dom0/customize", "guest-debian/customize"].map(|script| {
+        let path = dirs::recipes().join(script);
+        format!("--customize-hook=sh '{}' \"$1\"", path.display())
+    });
     let mut command = Command::new("mmdebstrap");
     command
         .args([
@@ -137,19 +164,20 @@ fn build(base: &Base, suite: &str, packages: &[String], excludes: &[String]) -> 
             "--aptopt=Acquire::Languages \"none\"",
         ])
         .arg(format!("--include={}", packages.join(",")))
-        .arg(format!("--customize-hook={hook}"))
+        .args(hooks)
         .args(
             excludes
                 .iter()
                 .map(|path| format!("--dpkgopt=path-exclude={path}")),
         )
         .args(proxy().map(|proxy| format!("--aptopt=Acquire::http::Proxy \"{proxy}\"")))
-        .args([suite, "-", &format!("deb {} {suite} main", mirror())])
+        .args([suite, "-", &format!("deb {} {suite} main", mirror()?)])
         // Debian's own initrd is never used, and takes longer to make than everything else here.
         .env("INITRD", "No")
         .env("LAB_OUT", &partial)
         .env("LAB_RECIPES", dirs::recipes())
         .env("LAB_ROOT_SIZE", ROOT_SIZE)
+        .env("LAB_GUEST_SIZE", GUEST_SIZE)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let status = command
@@ -191,8 +219,11 @@ fn forget_others(keep: &Path, suite: &str) {
     }
 }
 
-/// The Debian mirror this machine's apt uses, or Debian's public name.
-fn mirror() -> String {
+/// The Debian mirror that is named in the environment, or that this machine's apt uses.
+fn mirror() -> Result<String> {
+    if let Ok(named) = std::env::var(MIRROR_VARIABLE) {
+        return Ok(named.trim_end_matches('/').to_owned());
+    }
     let targets = Command::new("apt-get")
         .args([
             "indextargets",
@@ -205,7 +236,9 @@ fn mirror() -> String {
     let text = targets
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
-    mirror_in(&text).unwrap_or_else(|| PUBLIC_MIRROR.into())
+    mirror_in(&text).with_context(|| {
+        format!("apt of this machine knows no Debian archive to make the image from: name one in {MIRROR_VARIABLE}")
+    })
 }
 
 /// The first index of a Debian main archive; security and backports archives have suffixes and may live elsewhere.
@@ -213,7 +246,8 @@ fn mirror_in(targets: &str) -> Option<String> {
     targets.lines().find_map(|line| {
         let mut fields = line.split('\t');
         let (site, suite, origin) = (fields.next()?, fields.next()?, fields.next()?);
-        let main = origin == "Debian"
+        // Without an origin where `apt-get update` never ran.
+        let main = matches!(origin, "Debian" | "")
             && !suite.contains('-')
             && site.trim_end_matches('/').ends_with("/debian");
         main.then(|| site.trim_end_matches('/').to_owned())

@@ -5,8 +5,11 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::cpio::Archive;
-use super::dirs;
 use super::image::Base;
+use super::{dirs, hang};
+
+/// A module of the guest's kernel that takes spin locks with interrupts off.
+const SPINNING: &str = "watchdog.ko";
 
 /// The minimal guest: busybox, the frontends, and an init that reads its orders from the command line.
 ///
@@ -15,6 +18,22 @@ use super::image::Base;
 pub fn guest(base: &Base) -> Result<Vec<u8>> {
     let mut archive = common(base, "guest", &["proc", "sys", "mnt", "tmp", "run"])?;
     archive.file("init", true, &recipe("guest/init")?);
+    // Not in the load order: somebody has to ask for it.
+    let stock = base.dir.join("modules").join(SPINNING);
+    let stock = fs::read(&stock).with_context(|| format!("cannot read {}", stock.display()))?;
+    let hang =
+        hang::module(&stock).with_context(|| format!("cannot make hang.ko from {SPINNING}"))?;
+    archive.file("modules/hang.ko", false, &hang);
+    Ok(archive.finish())
+}
+
+/// The Debian guest's: mounts its root and hands over to systemd.
+///
+/// # Errors
+/// As [`guest`].
+pub fn guest_debian(base: &Base) -> Result<Vec<u8>> {
+    let mut archive = common(base, "guest", &["proc", "root"])?;
+    archive.file("init", true, &recipe("guest-debian/init")?);
     Ok(archive.finish())
 }
 
@@ -39,6 +58,7 @@ pub fn dom0(base: &Base, delegate: &[u8]) -> Result<Vec<u8>> {
     );
     archive.file("lab/delegate", true, delegate);
     archive.file("lab/guest/initrd", false, &guest(base)?);
+    archive.file("lab/guest/initrd-debian", false, &guest_debian(base)?);
     let kernel = fs::read(base.kernel()).context("cannot read the image's kernel")?;
     archive.file("lab/guest/vmlinuz", false, &kernel);
     Ok(archive.finish())

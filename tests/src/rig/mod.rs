@@ -13,6 +13,7 @@ pub mod deadline;
 pub mod delegate;
 pub mod dirs;
 pub mod guest;
+pub mod hang;
 pub mod host;
 pub mod image;
 pub mod initrd;

@@ -23,7 +23,7 @@ use super::qmp::Qmp;
 use super::shape::{Init, Shape};
 use super::{deadline, delegate, dirs, image, initrd, lock, product};
 
-/// The disks of a host that are written to, each an overlay on dom0's root file system.
+/// The disks of a host that are written to: overlays on dom0's root file system and on the Debian guest's, which dom0 sees as `/dev/vdc`.
 const DISKS: [&str; 2] = ["root.qcow2", "guest.qcow2"];
 /// How often a CPU may be found inside a PVH guest before the attempt to save is given up.
 const SAVE_ATTEMPTS: u32 = 200;
@@ -101,8 +101,9 @@ fn fresh_dir(dir: &Path) -> Result<()> {
 fn boot(shape: &Shape, machine: &Machine, dir: &Path) -> Result<()> {
     let began = Instant::now();
     eprintln!("lab: booting a {} host (about 30 s, once)", shape.name);
-    for disk in DISKS {
-        overlay(&machine.base.root(), "raw", &dir.join(disk))?;
+    let below = [machine.base.root(), machine.base.guest_root()];
+    for (disk, below) in DISKS.iter().zip(&below) {
+        overlay(below, "raw", &dir.join(disk))?;
     }
     let (qemu, mut qmp) = Qemu::start(dir, shape, machine, false)?;
     let booted = wait_for_toolstack(shape, dir).and_then(|()| save(&mut qmp, &dir.join("memory")));
