@@ -54,6 +54,8 @@ pub const CONSOLE_BACKLOG_BYTES: usize = 256 << 10;
 pub const CONSOLE_INPUT_BYTES: usize = 1024;
 /// Bytes of a console's log file.
 pub const CONSOLE_LOG_BYTES: u64 = 1 << 20;
+/// Bytes of a driver's own log.
+pub const DRIVER_LOG_BYTES: u64 = 1 << 20;
 /// How long to leave a terminal alone that nobody has open.
 pub const CONSOLE_HANGUP_RETRY: Duration = Duration::from_millis(200);
 
@@ -74,6 +76,8 @@ pub const NET_TX_BUFFER_BYTES: usize =
     netif::RING_SLOTS as usize * PAGE_SIZE + NET_TX_PACKETS_PER_PASS * 128;
 /// Frames read from a tap at once: what is queued here for a guest that takes nothing.
 pub const NET_RX_BATCH: usize = 32;
+/// Reads in a call to a tap that had little lately: one that finds a frame, one that finds the end.
+pub const NET_RX_LEAST_READS: usize = 2;
 /// Room for one frame with the tap's header, in bytes.
 pub const NET_RX_FRAME_BYTES: usize = 17 * PAGE_SIZE;
 /// Frames in one call to the tap.

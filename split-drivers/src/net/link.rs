@@ -1,6 +1,7 @@
 //! Where packets go and come from: a tap, or a pair of lists in tests. Batches, one call each; a frame is a span of the private buffer, the tap's
 //! header before it.
 
+use crate::limits::{NET_RX_BATCH, NET_RX_LEAST_READS};
 use nix::errno::Errno;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -48,15 +49,22 @@ pub struct Wake {
     pub event: bool,
     /// The control thread wants something.
     pub stop: bool,
+    /// The tap may have frames.
+    readable: bool,
 }
 
 /// One queue of a tap, on io_uring: a batch of frames is one system call.
+///
+/// A read that finds nothing costs as much as one that finds a small frame, so a tap that was found empty is not read again before a poll says that
+/// it may be, and no more reads go into one call than the last calls had use for.
 #[derive(Debug)]
 pub struct TapLink {
     ring: DiskRing,
     polled: [bool; 3],
     woke: Wake,
     done: Vec<(u64, Result<u32, Errno>)>,
+    /// Reads of the next call.
+    reads: usize,
 }
 
 impl TapLink {
@@ -75,8 +83,12 @@ impl TapLink {
         Ok(Self {
             ring,
             polled: [false; 3],
-            woke: Wake::default(),
+            woke: Wake {
+                readable: true,
+                ..Wake::default()
+            },
             done: Vec::new(),
+            reads: NET_RX_LEAST_READS,
         })
     }
 
@@ -95,7 +107,11 @@ impl TapLink {
         while let Some(completion) = self.ring.next_completion() {
             note(&mut self.polled, &mut self.woke, &mut self.done, completion);
         }
-        Ok(std::mem::take(&mut self.woke))
+        let rest = Wake {
+            readable: self.woke.readable,
+            ..Wake::default()
+        };
+        Ok(std::mem::replace(&mut self.woke, rest))
     }
 
     /// Runs what was queued to its end: a tap that never blocks ends at once.
@@ -127,6 +143,7 @@ fn note(
             }
             woke.event |= place == EVENT;
             woke.stop |= place == STOP;
+            woke.readable |= place == TAP;
         }
         None => done.push((completion.token, completion.into_result())),
     }
@@ -179,6 +196,10 @@ impl Link for TapLink {
     }
 
     fn receive(&mut self, rooms: &[Span], into: &mut Vec<Span>) -> Result<(), Errno> {
+        if !self.woke.readable {
+            return Ok(());
+        }
+        let rooms = &rooms[..self.reads.min(rooms.len())];
         for (token, room) in rooms.iter().enumerate() {
             self.ring
                 .read_now(transfer(*room)?, token as u64)
@@ -186,6 +207,7 @@ impl Link for TapLink {
         }
         self.run()?;
         self.done.sort_unstable_by_key(|(token, _)| *token);
+        let before = into.len();
         for (token, result) in &self.done {
             match result {
                 Ok(len) => {
@@ -201,6 +223,28 @@ impl Link for TapLink {
                 Err(_) => {}
             }
         }
+        let came = into.len() - before;
+        self.reads = reads_after(self.reads, came);
+        self.woke.readable = came == rooms.len();
         Ok(())
+    }
+}
+
+/// Reads of the next call: twice as many when all of `reads` found a frame, else what was used and one to find the end.
+fn reads_after(reads: usize, came: usize) -> usize {
+    let wanted = if came >= reads { reads * 2 } else { came + 1 };
+    wanted.clamp(NET_RX_LEAST_READS, NET_RX_BATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_follow_the_traffic_within_their_bounds() {
+        assert_eq!(reads_after(NET_RX_LEAST_READS, 0), NET_RX_LEAST_READS);
+        assert_eq!(reads_after(8, 8), 16);
+        assert_eq!(reads_after(NET_RX_BATCH, NET_RX_BATCH), NET_RX_BATCH);
+        assert_eq!(reads_after(NET_RX_BATCH, 9), 10);
     }
 }
