@@ -23,7 +23,7 @@ use table::{BlockRow, NetRow, Table};
 /// Our `xl`, on the product disk.
 const OUR_XL: &str = "/lab/dist/bin/xl";
 /// Rounds of every load on a device.
-const DEVICE_ROUNDS: u32 = 3;
+const DEVICE_ROUNDS: u32 = 2;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,20 +107,24 @@ fn devices(
         .filter(|backend| parts.contains(&Part::Block) || *backend != Backend::Qdisk);
     for backend in backends {
         let label = format!("{kind:?} guest, {backend}");
-        let measured = timeline.step(&label, || {
-            let guest = BenchGuest::start(host, kind, backend)?;
+        let started = timeline.step(&label, || BenchGuest::start(host, kind, backend));
+        let measured = started.and_then(|guest| {
             if parts.contains(&Part::Block) {
-                for (load, row) in block::LOADS.iter().zip(&mut blocks) {
-                    row.set(backend, block::run(&guest, load, DEVICE_ROUNDS)?);
+                let samples = block::run(&guest, DEVICE_ROUNDS)?;
+                for ((load, row), sample) in block::LOADS.iter().zip(&mut blocks).zip(samples) {
+                    timeline.fact(load.name, sample);
+                    row.set(backend, sample);
                 }
             }
             if parts.contains(&Part::Net) && backend != Backend::Qdisk {
                 net::prepare(&guest)?;
                 for (load, row) in net::Load::ALL.iter().zip(&mut nets) {
-                    row.set(backend, net::run(&guest, *load, DEVICE_ROUNDS)?);
+                    let sample = net::run(&guest, *load, DEVICE_ROUNDS)?;
+                    timeline.fact(load.name(), sample);
+                    row.set(backend, sample);
                 }
             }
-            guest.end()
+            timeline.step("its end", || guest.end())
         });
         match measured {
             Err(error) if backend == Backend::Ours => {

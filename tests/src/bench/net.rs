@@ -9,12 +9,12 @@ use crate::rig::deadline;
 
 /// Where Debian's iperf3 lies.
 pub const IPERF: &str = "/usr/bin/iperf3";
-/// Timed part of one round, in seconds.
+/// Timed part of one round, in seconds: with a number of bytes instead, iperf3 rounds the time up to a second.
 const SECONDS: &str = "1";
 /// Pings of one round.
-const PINGS: &str = "200";
+const PINGS: &str = "100";
 /// Pings of one flood.
-const FLOOD: &str = "1000";
+const FLOOD: &str = "500";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! One figure, measured several times.
 
+use std::fmt;
+
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
@@ -26,6 +28,12 @@ impl Sample {
         let median = values[values.len() / 2];
         let spread = (values[values.len() - 1] - values[0]) / median;
         Ok(Self { median, spread })
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} ±{:.1} %", self.median, self.spread * 50.0)
     }
 }
 

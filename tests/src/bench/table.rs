@@ -263,12 +263,8 @@ fn at_least(ours: Option<Sample>, theirs: Option<Sample>, target: Option<f64>) -
         .to_owned()
 }
 
-/// The median, with the spread of the rounds.
 fn figure(sample: Option<Sample>) -> String {
-    sample.map_or_else(
-        || "-".into(),
-        |Sample { median, spread }| format!("{median:.0} ±{:.1} %", spread * 50.0),
-    )
+    sample.map_or_else(|| "-".into(), |sample| sample.to_string())
 }
 
 impl fmt::Display for Table {
