@@ -5,6 +5,7 @@
 //! grant copy, which tells which reference is bad.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use xen_abi::ids::{DomId, GrantRef, PAGE_SIZE};
 use xen_host::region::SharedRegion;
 use xen_host::seam::Grants;
@@ -16,17 +17,27 @@ struct Mapped {
     last_used: u64,
 }
 
+/// A page: which of the regions, and which page of it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    region: usize,
+    page: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct GrantCache {
     domid: DomId,
     /// Pages kept at most.
     bound: usize,
-    regions: HashMap<u64, Mapped>,
-    index: HashMap<GrantRef, (u64, usize)>,
+    /// Regions keep their place; `None` is one that can be given again.
+    regions: Vec<Option<Mapped>>,
+    index: HashMap<GrantRef, Place, Scatter>,
     pages: usize,
     clock: u64,
     missing: Vec<GrantRef>,
+    /// Where the pages of the last request are, in its order.
+    found: Vec<Place>,
 }
 
 impl GrantCache {
@@ -36,11 +47,12 @@ impl GrantCache {
         Self {
             domid,
             bound,
-            regions: HashMap::new(),
-            index: HashMap::new(),
+            regions: Vec::new(),
+            index: HashMap::with_hasher(Scatter::new()),
             pages: 0,
             clock: 0,
             missing: Vec::new(),
+            found: Vec::new(),
         }
     }
 
@@ -50,76 +62,153 @@ impl GrantCache {
         self.pages
     }
 
-    /// Makes sure that all of `refs` are mapped, and makes them the most recently used. False if they cannot be.
-    pub fn ensure(&mut self, grants: &dyn Grants, refs: impl Iterator<Item = GrantRef>) -> bool {
+    /// Makes sure that all of `refs` are mapped, and makes them the most recently used; [`GrantCache::places`] says where they are then.
+    /// False if they cannot be.
+    pub fn ensure(
+        &mut self,
+        grants: &dyn Grants,
+        refs: impl Iterator<Item = GrantRef> + Clone,
+    ) -> bool {
         self.clock += 1;
-        self.missing.clear();
-        for gref in refs {
-            match self.index.get(&gref) {
-                Some((key, _)) => {
-                    if let Some(mapped) = self.regions.get_mut(key) {
-                        mapped.last_used = self.clock;
-                    }
-                }
-                None if self.missing.contains(&gref) => {}
-                None => self.missing.push(gref),
-            }
-        }
+        self.find(refs.clone());
         if self.missing.is_empty() {
             return true;
         }
         if !self.make_room(self.missing.len()) {
             return false;
         }
-        match grants.map(self.domid, &self.missing, true) {
-            Ok(region) => {
-                self.keep(region);
-                true
-            }
-            Err(_) => false,
-        }
+        let Ok(region) = grants.map(self.domid, &self.missing, true) else {
+            return false;
+        };
+        self.keep(region);
+        self.find(refs);
+        self.missing.is_empty()
     }
 
-    /// The region and the offset at which a page is mapped.
-    #[must_use]
-    pub fn find(&self, gref: GrantRef) -> Option<(&SharedRegion, usize)> {
-        let (key, page) = self.index.get(&gref)?;
-        Some((&self.regions.get(key)?.region, page * PAGE_SIZE))
+    /// The regions and offsets of the pages that the last successful [`GrantCache::ensure`] was about, in its order.
+    pub fn places(&self) -> impl Iterator<Item = (&SharedRegion, usize)> {
+        self.found.iter().filter_map(|place| {
+            let mapped = self.regions.get(place.region)?.as_ref()?;
+            Some((&mapped.region, place.page * PAGE_SIZE))
+        })
+    }
+
+    /// Sorts `refs` into found and missing.
+    fn find(&mut self, refs: impl Iterator<Item = GrantRef>) {
+        self.missing.clear();
+        self.found.clear();
+        for gref in refs {
+            match self.index.get(&gref) {
+                Some(place) => {
+                    if let Some(Some(mapped)) = self.regions.get_mut(place.region) {
+                        mapped.last_used = self.clock;
+                    }
+                    self.found.push(*place);
+                }
+                None if self.missing.contains(&gref) => {}
+                None => self.missing.push(gref),
+            }
+        }
     }
 
     fn keep(&mut self, region: SharedRegion) {
         let refs = std::mem::take(&mut self.missing);
-        for (page, gref) in refs.iter().enumerate() {
-            self.index.insert(*gref, (self.clock, page));
-        }
         self.pages += refs.len();
-        self.regions.insert(
-            self.clock,
-            Mapped {
-                region,
-                refs,
-                last_used: self.clock,
-            },
-        );
+        let free = self.regions.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.regions.len());
+        for (page, gref) in refs.iter().enumerate() {
+            self.index.insert(*gref, Place { region: at, page });
+        }
+        let mapped = Some(Mapped {
+            region,
+            refs,
+            last_used: self.clock,
+        });
+        match self.regions.get_mut(at) {
+            Some(place) => *place = mapped,
+            None => self.regions.push(mapped),
+        }
     }
 
     /// Unmaps what was unused longest, but nothing that this request uses, until `more` pages fit; false if they cannot.
     fn make_room(&mut self, more: usize) -> bool {
         while self.pages + more > self.bound {
-            let oldest = self
-                .regions
-                .iter()
-                .filter(|(_, mapped)| mapped.last_used < self.clock);
-            let Some((&key, _)) = oldest.min_by_key(|(_, mapped)| mapped.last_used) else {
+            let kept = self.regions.iter_mut().filter_map(|place| {
+                let last_used = place.as_ref()?.last_used;
+                (last_used < self.clock).then_some((last_used, place))
+            });
+            let oldest = kept.min_by_key(|(last_used, _)| *last_used);
+            let Some(mapped) = oldest.and_then(|(_, place)| place.take()) else {
                 return false;
             };
-            if let Some(mapped) = self.regions.remove(&key) {
-                self.pages -= mapped.refs.len();
-                mapped.refs.iter().for_each(|gref| {
-                    self.index.remove(gref);
-                });
-            }
+            self.pages -= mapped.refs.len();
+            mapped.refs.iter().for_each(|gref| {
+                self.index.remove(gref);
+            });
         }
         true
+    }
+}
+
+/// Hashes references by one multiplication; they are looked up for every page that moves. The guest chooses them, so the factor is a secret: it
+/// cannot choose ones that collide (and would only harm its own driver).
+#[derive(Debug, Clone)]
+struct Scatter {
+    factor: u64,
+}
+
+impl Scatter {
+    fn new() -> Self {
+        Self {
+            factor: RandomState::new().hash_one(0_u8) | 1,
+        }
+    }
+}
+
+impl BuildHasher for Scatter {
+    type Hasher = Scattered;
+
+    fn build_hasher(&self) -> Scattered {
+        Scattered {
+            factor: self.factor,
+            hash: 0,
+        }
+    }
+}
+
+struct Scattered {
+    factor: u64,
+    hash: u64,
+}
+
+impl Hasher for Scattered {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        /// Keeps a reference of zero from being hashed to zero by every factor.
+        const OFFSET: u64 = 0x9e37_79b9_7f4a_7c15;
+        let wide = u128::from(u64::from(value) ^ self.hash ^ OFFSET) * u128::from(self.factor);
+        let [low, high] = [wide & u128::from(u64::MAX), wide >> 64];
+        self.hash = u64::try_from(low ^ high).unwrap_or(0);
+    }
+
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_in_a_row_are_scattered() {
+        let scatter = Scatter::new();
+        let hashes: std::collections::HashSet<u64> = (0..4096)
+            .map(|n| scatter.hash_one(GrantRef(n)) % 4096)
+            .collect();
+        assert!(hashes.len() > 2000, "{} of 4096 buckets", hashes.len());
     }
 }

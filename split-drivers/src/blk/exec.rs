@@ -44,7 +44,8 @@ impl Mover {
         if let Some(cache) = &mut self.cache
             && cache.ensure(&*self.grants, pieces.iter().map(|piece| piece.gref))
         {
-            return copy_mapped(cache, direction, pieces, local, at);
+            copy_mapped(cache, direction, pieces, local, at);
+            return true;
         }
         for piece in pieces {
             if !self.batch.push(owner, direction, *piece, at) {
@@ -67,23 +68,20 @@ impl Mover {
     }
 }
 
+/// Copies `pieces`, whose pages the cache has just found.
 fn copy_mapped(
     cache: &GrantCache,
     direction: Direction,
     pieces: &[GrantRange],
     local: &SharedRegion,
     mut at: usize,
-) -> bool {
-    for piece in pieces {
+) {
+    for (piece, (page, base)) in pieces.iter().zip(cache.places()) {
         let (offset, len) = (usize::from(piece.offset), usize::from(piece.len));
-        let Some((page, base)) = cache.find(piece.gref) else {
-            return false;
-        };
         match direction {
             Direction::FromGuest => page.copy_to(base + offset, local, at, len),
             Direction::ToGuest => local.copy_to(at, page, base + offset, len),
         }
         at += len;
     }
-    true
 }
