@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use stack_tests::rig::image::MIRROR_VARIABLE;
 
 /// Program looked for, and the package it is in.
 const NEEDED: [(&str, &str); 6] = [
@@ -60,7 +61,12 @@ pub fn ensure_installed() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let script = script(&missing, &codename());
+    let codename = codename();
+    let add = match codename == OLD_RELEASE && !backports_configured() {
+        true => add_backports(configured_archive())?,
+        false => String::new(),
+    };
+    let script = script(&missing, &codename, &add);
     let root = nix::unistd::geteuid().is_root();
     let sudo = !root && sudo_works();
     if !root && !sudo {
@@ -152,22 +158,26 @@ fn codename() -> String {
         .to_owned()
 }
 
-/// The whole installation as one shell line without single quotes.
-fn script(missing: &[&str], codename: &str) -> String {
+/// The part of the line that makes backports known to apt.
+fn add_backports(archive: Option<(String, String)>) -> Result<String> {
+    let (mirror, key) = archive.with_context(|| {
+        format!(
+            "QEMU of {BACKPORTS} is needed, and apt knows no archive of {OLD_RELEASE} to take it from: \
+             name one in {MIRROR_VARIABLE}, or add {BACKPORTS} to apt's sources"
+        )
+    })?;
+    Ok(format!(
+        "printf \"Types: deb\\nURIs: {mirror}\\nSuites: {BACKPORTS}\\nComponents: main\\nSigned-By: {key}\\n\" > {BACKPORTS_FILE} && "
+    ))
+}
+
+/// The whole installation as one shell line without single quotes; `add` is what makes backports known.
+fn script(missing: &[&str], codename: &str, add: &str) -> String {
     let packages = missing.join(" ");
     let install = "apt-get install -y --no-install-recommends";
     if codename != OLD_RELEASE {
         return format!("apt-get update && {install} {packages}");
     }
-    let (mirror, key) = configured_archive()
-        .unwrap_or_else(|| ("http://deb.debian.org/debian".into(), KEYRING.0.into()));
-    let add = if backports_configured() {
-        String::new()
-    } else {
-        format!(
-            "printf \"Types: deb\\nURIs: {mirror}\\nSuites: {BACKPORTS}\\nComponents: main\\nSigned-By: {key}\\n\" > {BACKPORTS_FILE} && "
-        )
-    };
     // Both QEMU packages must come from the same suite.
     let (newer, plain): (Vec<&str>, Vec<&str>) = missing
         .iter()
@@ -206,7 +216,11 @@ fn backports_configured() -> bool {
         || Path::new(BACKPORTS_FILE).exists()
 }
 
+/// The archive that apt uses and its key; one that was named in the environment goes before.
 fn configured_archive() -> Option<(String, String)> {
+    if let Ok(named) = std::env::var(MIRROR_VARIABLE) {
+        return Some((named.trim_end_matches('/').to_owned(), KEYRING.0.to_owned()));
+    }
     index_targets().lines().find_map(|line| {
         let mut fields = line.split('\t');
         let (site, release, key) = (fields.next()?, fields.next()?, fields.next()?);
@@ -234,7 +248,11 @@ mod tests {
 
     #[test]
     fn on_debian_12_qemu_comes_from_backports_and_the_rest_does_not() {
-        let line = script(&["mmdebstrap", "qemu-system-x86", "qemu-utils"], "bookworm");
+        let archive = ("http://m.example/debian".to_owned(), KEYRING.0.to_owned());
+        let add = add_backports(Some(archive)).unwrap();
+        let needed = ["mmdebstrap", "qemu-system-x86", "qemu-utils"];
+        let line = script(&needed, "bookworm", &add);
+        assert!(line.contains("URIs: http://m.example/debian\\n"), "{line}");
         assert!(
             line.contains("install -y --no-install-recommends mmdebstrap &&"),
             "{line}"
@@ -247,8 +265,14 @@ mod tests {
     }
 
     #[test]
+    fn without_any_archive_the_way_out_is_said() {
+        let error = add_backports(None).unwrap_err().to_string();
+        assert!(error.contains(MIRROR_VARIABLE), "{error}");
+    }
+
+    #[test]
     fn on_debian_13_one_plain_line_does() {
-        let line = script(&["mmdebstrap", "qemu-utils"], "trixie");
+        let line = script(&["mmdebstrap", "qemu-utils"], "trixie", "");
         assert_eq!(
             line,
             "apt-get update && apt-get install -y --no-install-recommends mmdebstrap qemu-utils"

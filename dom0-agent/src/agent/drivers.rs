@@ -10,12 +10,14 @@ use uuid::Uuid;
 use xen_abi::ids::DomId;
 
 /// Whom a driver serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DriverSpec {
     /// The guest.
     pub uuid: Uuid,
     /// Its domain.
     pub domid: DomId,
+    /// Its name, for the driver's log.
+    pub name: String,
 }
 
 /// What the agent hears from drivers without asking.

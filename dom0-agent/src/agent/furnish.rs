@@ -20,6 +20,7 @@ use parapet_wire::driver::{
     ConnectConsole, DeviceKind, DriverFault, Medium, OpenDisk, OrderBody, Outcome, offer,
 };
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use xen_abi::grant_table::RESERVED_CONSOLE;
 use xen_abi::ids::DomId;
@@ -33,12 +34,10 @@ impl Agent {
         let spec = DriverSpec {
             uuid: guest.record.uuid,
             domid,
+            name: guest.record.config.name.clone(),
         };
-        guest.driver = Some(
-            self.drivers
-                .start(spec, self.news_sink())
-                .map_err(|error| driver(domid, &error))?,
-        );
+        let started = self.drivers.start(spec, self.news_sink());
+        guest.employ(started.map_err(|error| driver(domid, &error))?);
         let pty = Pty::open()?;
         let (master, slave, tty) = pty.into_parts();
         guest.console = Some(Console {
@@ -245,15 +244,13 @@ impl Agent {
     }
 
     fn console_log(&self, name: &str) -> Result<OwnedFd, AgentError> {
-        let safe: String = name
-            .chars()
-            .map(|c| if c == '/' { '_' } else { c })
-            .collect();
-        let path = self.dirs.logs.join(format!("console-{safe}.log"));
+        let path = log_file(&self.dirs.logs, "console", name);
+        // Not in append mode: the driver moves the newest half to the front when the log is full.
         std::fs::OpenOptions::new()
             .create(true)
+            .truncate(false)
             .read(true)
-            .append(true)
+            .write(true)
             .open(&path)
             .map(OwnedFd::from)
             .map_err(|source| AgentError::File {
@@ -277,6 +274,11 @@ impl Agent {
             }
         })
     }
+}
+
+/// The log of one kind about the guest of this name. Names outlive domain ids, so the number of logs is the number of names.
+pub(super) fn log_file(logs: &Path, kind: &str, name: &str) -> PathBuf {
+    logs.join(format!("{kind}-{}.log", name.replace('/', "_")))
 }
 
 /// Gives the guest's driver an order.

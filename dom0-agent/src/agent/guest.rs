@@ -1,6 +1,6 @@
 //! One guest in the agent's memory: its record, its driver, its devices.
 
-use super::drivers::Driver;
+use super::drivers::{Driver, DriverSpec};
 use super::error::AgentError;
 use super::record::{Record, Stage};
 use crate::config::disk::DiskSpec;
@@ -36,6 +36,8 @@ pub struct Guest {
     pub unheard: Option<Instant>,
     /// When its present domain was started.
     pub started: Option<Instant>,
+    /// Since when the present driver, or the last one, has been served by this agent.
+    pub driver_since: Option<Instant>,
     /// Driver deaths since the last one that was long enough ago, for back-off.
     pub driver_deaths: u32,
     /// Forgotten: who waited for its lock finds nothing to do any more.
@@ -128,9 +130,26 @@ impl Guest {
             down: None,
             unheard: None,
             started: None,
+            driver_since: None,
             driver_deaths: 0,
             gone: false,
         }
+    }
+
+    /// Whom a driver of this guest serves; `None` while it has no domain.
+    #[must_use]
+    pub fn driver_spec(&self) -> Option<DriverSpec> {
+        Some(DriverSpec {
+            uuid: self.record.uuid,
+            domid: self.record.domid?,
+            name: self.record.config.name.clone(),
+        })
+    }
+
+    /// Takes a driver into service. How long it lives counts from now.
+    pub fn employ(&mut self, driver: Box<dyn Driver>) {
+        self.driver = Some(driver);
+        self.driver_since = Some(Instant::now());
     }
 
     /// Its state, for the API.

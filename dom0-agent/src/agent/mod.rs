@@ -185,6 +185,11 @@ impl Agent {
         all.iter().map(|guest| lock(guest).public()).collect()
     }
 
+    /// Returns when the table of guests can be looked into: proof that nobody holds it for good.
+    pub fn table_answers(&self) {
+        drop(self.table());
+    }
+
     /// The guest whose domain this is.
     #[must_use]
     pub fn by_domid(&self, domid: DomId) -> Option<SharedGuest> {

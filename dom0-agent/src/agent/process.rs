@@ -8,6 +8,7 @@
 //! Each connection has a reader thread that sorts answers from unasked faults; the end of the connection is the news of a death.
 
 use super::drivers::{Driver, DriverNews, DriverSpec, Drivers, NewsSink, OrderError};
+use super::furnish::log_file;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parapet_wire::driver::{Answer, Order, OrderBody, Outcome};
@@ -66,13 +67,13 @@ impl Processes {
         self.directory.join(format!("{uuid}.pid"))
     }
 
-    fn spawn(&self, spec: DriverSpec, socket: &Path) -> std::io::Result<Child> {
+    fn spawn(&self, spec: &DriverSpec, socket: &Path) -> std::io::Result<Child> {
         let _ = fs::remove_file(socket);
         let listener = UnixListener::bind(socket)?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(
-            self.log_directory
-                .join(format!("driver-{}.log", spec.domid)),
-        )?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log_file(&self.log_directory, "driver", &spec.name))?;
         let child = Command::new(&self.program)
             .arg("--domid")
             .arg(spec.domid.to_string())
@@ -105,18 +106,23 @@ fn birth(pid: u32) -> Option<u64> {
 
 impl Drivers for Processes {
     fn start(&self, spec: DriverSpec, news: NewsSink) -> Result<Box<dyn Driver>, OrderError> {
-        self.end(spec.uuid)?;
-        let socket = self.socket(spec.uuid);
-        let child = self.spawn(spec, &socket).map_err(|error| {
+        let (uuid, domid, since) = (spec.uuid, spec.domid, Instant::now());
+        self.end(uuid)?;
+        let ended = since.elapsed();
+        let socket = self.socket(uuid);
+        let child = self.spawn(&spec, &socket).map_err(|error| {
             OrderError::Lost(format!("cannot start {}: {error}", self.program.display()))
         })?;
         let greeted = Process::connect(spec, &socket, Some(child), news)
             .map_err(|error| OrderError::Lost(format!("{}: {error}", socket.display())))
             .and_then(|mut process| process.hello().map(|()| process));
         match greeted {
-            Ok(process) => Ok(Box::new(process)),
+            Ok(process) => {
+                tracing::debug!(%domid, ?ended, greeted = ?since.elapsed(), "driver started");
+                Ok(Box::new(process))
+            }
             Err(error) => {
-                self.end(spec.uuid)?;
+                self.end(uuid)?;
                 Err(error)
             }
         }
@@ -187,7 +193,7 @@ impl Process {
         let ending = Arc::new(AtomicBool::new(false));
         let pid = child.as_ref().map_or(0, Child::id);
         let reader = Reader {
-            spec,
+            spec: spec.clone(),
             stream: stream.try_clone()?,
             answers: sender,
             ending: Arc::clone(&ending),
@@ -259,7 +265,10 @@ impl Process {
 
 impl Driver for Process {
     fn order(&mut self, body: OrderBody, fds: Vec<OwnedFd>) -> Result<Outcome, OrderError> {
-        self.order_within(body, fds, ORDER_TIMEOUT)
+        let (name, since) = (body.name(), Instant::now());
+        let result = self.order_within(body, fds, ORDER_TIMEOUT);
+        tracing::debug!(domid = %self.spec.domid, order = name, took = ?since.elapsed(), "order");
+        result
     }
 
     fn pid(&self) -> u32 {
@@ -371,6 +380,7 @@ mod tests {
         DriverSpec {
             uuid: Uuid::from_u128(7),
             domid: DomId(3),
+            name: "web/1".into(),
         }
     }
 
@@ -380,8 +390,9 @@ mod tests {
         let drivers = scripted(directory.path(), "exec sleep 1000");
         let uuid = spec().uuid;
         drivers.end(uuid).unwrap();
-        let mut child = drivers.spawn(spec(), &drivers.socket(uuid)).unwrap();
+        let mut child = drivers.spawn(&spec(), &drivers.socket(uuid)).unwrap();
         assert!(child.try_wait().unwrap().is_none());
+        assert!(directory.path().join("driver-web_1.log").exists());
         drivers.end(uuid).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
         assert!(!drivers.pid_file(uuid).exists());

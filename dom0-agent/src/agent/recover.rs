@@ -81,6 +81,7 @@ impl Agent {
         let spec = DriverSpec {
             uuid: guest.record.uuid,
             domid,
+            name: guest.record.config.name.clone(),
         };
         guest.driver = self.drivers.attach(spec, self.news_sink()).ok().flatten();
         for (position, vif) in guest.record.config.vifs.clone().into_iter().enumerate() {
@@ -116,6 +117,7 @@ impl Agent {
         let spec = DriverSpec {
             uuid: guest.record.uuid,
             domid,
+            name: guest.record.config.name.clone(),
         };
         let living = self
             .drivers
@@ -127,7 +129,7 @@ impl Agent {
         guest.started = Some(Instant::now());
         let taken_over = match living {
             Some(driver) => {
-                guest.driver = Some(driver);
+                guest.employ(driver);
                 self.adopt_driver(&mut guest, domid)
             }
             None => self.replace_driver(&mut guest),

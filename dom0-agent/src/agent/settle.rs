@@ -13,19 +13,27 @@ use crate::xenbus::keys::{self, Keys};
 use crate::xenbus::machine::{self, Action, Observation, Phase};
 use parapet_wire::agent as wire;
 use parapet_wire::driver::{DeviceFault, DeviceKind, OrderBody};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 use xen_abi::ids::DomId;
+use xen_host::xenstore::error::StoreError;
 use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
 
 /// Rounds one call makes for one device before it lets others have a turn; a device that needs more is asked again by its next watch event.
 const MAX_ROUNDS: usize = 8;
-/// Times a driver is replaced at once before the guest's devices are left alone until the next event.
+/// Times a driver is replaced in a row before the guest's devices are left alone until the next event.
 const MAX_DRIVER_DEATHS: u32 = 20;
-/// A driver that lived this long counts as healthy again.
-const DRIVER_HEALTHY: std::time::Duration = std::time::Duration::from_secs(60);
+/// A driver that lived this long, from its own start, counts as healthy again.
+const DRIVER_HEALTHY: Duration = Duration::from_secs(60);
+/// Deaths in a row after which a driver is still replaced at once.
+const DEATHS_AT_ONCE: u32 = 3;
+/// Pause before the next one; doubles from there.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause.
+const PAUSE_MOST: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Settles the devices of one guest.
@@ -215,13 +223,29 @@ impl Agent {
         order_driver(guest, domid, order, fds).map(drop)
     }
 
+    /// Reads those of the named keys that are there. Most are not: only frontends of many queues and pages have them all, and a request
+    /// that finds nothing costs xenstored, and a guest that waits for a driver's successor, as much as one that does.
     fn read_keys(&self, front: &str, names: &[String]) -> Result<Keys, AgentError> {
+        let mut there = self
+            .children(&[front.to_owned()])?
+            .pop()
+            .unwrap_or_default();
+        let folders: BTreeSet<&str> = names
+            .iter()
+            .filter_map(|name| Some(name.split_once('/')?.0))
+            .filter(|folder| there.contains(*folder))
+            .collect();
+        let paths: Vec<String> = folders.iter().map(|it| format!("{front}/{it}")).collect();
+        for (folder, children) in folders.iter().zip(self.children(&paths)?) {
+            there.extend(children.iter().map(|child| format!("{folder}/{child}")));
+        }
+        let names: Vec<&String> = names.iter().filter(|name| there.contains(*name)).collect();
         let ops: Vec<StoreOp> = names
             .iter()
             .map(|name| StoreOp::Read(format!("{front}/{name}")))
             .collect();
         let mut found = Keys::default();
-        for (name, reply) in names.iter().zip(self.seams.store.call(TxId::NONE, &ops)?) {
+        for (name, reply) in names.into_iter().zip(self.answers(&ops)?) {
             match reply {
                 Ok(StoreReply::Value(value)) => found.insert(name.clone(), &value),
                 Ok(_) => {}
@@ -230,6 +254,28 @@ impl Agent {
             }
         }
         Ok(found)
+    }
+
+    /// The children of each node; none where the node is missing.
+    fn children(&self, paths: &[String]) -> Result<Vec<BTreeSet<String>>, AgentError> {
+        let ops: Vec<StoreOp> = paths.iter().cloned().map(StoreOp::List).collect();
+        self.answers(&ops)?
+            .into_iter()
+            .map(|reply| match reply {
+                Ok(StoreReply::Children(names)) => Ok(names.into_iter().collect()),
+                Ok(_) => Ok(BTreeSet::new()),
+                Err(error) if error.is_missing() => Ok(BTreeSet::new()),
+                Err(error) => Err(error.into()),
+            })
+            .collect()
+    }
+
+    /// One round trip, or none for no questions.
+    fn answers(&self, ops: &[StoreOp]) -> Result<Vec<Result<StoreReply, StoreError>>, AgentError> {
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.seams.store.call(TxId::NONE, ops)?)
     }
 
     /// The in-flight journal of a disk: a file in memory-backed storage that outlives driver and agent.
@@ -326,6 +372,12 @@ impl Agent {
             .try_for_each(|action| self.perform(&mut guest, domid, key, action))
     }
 
+    /// How long to wait before a driver is replaced: nothing, unless its predecessors died soon after their start too.
+    #[must_use]
+    pub fn driver_pause(&self, shared: &SharedGuest) -> Duration {
+        pause(deaths(&lock(shared)))
+    }
+
     /// A driver died: its successor goes on with the same rings, and the guest sees a pause.
     ///
     /// # Errors
@@ -338,13 +390,7 @@ impl Agent {
         if guest.record.stage != Stage::Running || current.is_some_and(|current| current != pid) {
             return Ok(());
         }
-        if guest
-            .started
-            .is_some_and(|at| at.elapsed() > DRIVER_HEALTHY)
-        {
-            guest.driver_deaths = 0;
-        }
-        guest.driver_deaths += u32::from(current.is_some());
+        guest.driver_deaths = deaths(&guest) + u32::from(current.is_some());
         if guest.driver_deaths > MAX_DRIVER_DEATHS {
             tracing::error!(
                 name = guest.record.config.name,
@@ -373,13 +419,10 @@ impl Agent {
 
     /// Starts a driver on rings that another served.
     pub(super) fn replace_driver(&self, guest: &mut Guest) -> Result<(), AgentError> {
-        let Some(domid) = guest.record.domid else {
+        let Some(spec) = guest.driver_spec() else {
             return Ok(());
         };
-        let spec = super::drivers::DriverSpec {
-            uuid: guest.record.uuid,
-            domid,
-        };
+        let domid = spec.domid;
         let driver = self
             .drivers
             .start(spec, self.news_sink())
@@ -387,7 +430,7 @@ impl Agent {
                 domid,
                 what: error.to_string(),
             })?;
-        guest.driver = Some(driver);
+        guest.employ(driver);
         let handed = self.equip_driver(guest, domid);
         if handed.is_err()
             && let Some(mut half) = guest.driver.take()
@@ -416,7 +459,7 @@ impl Agent {
         domid: DomId,
         served: &[(DeviceKind, u32)],
     ) -> Result<(), AgentError> {
-        self.connect_console(guest)?;
+        // Disks come first in this order, and a guest waits for nothing as much as for them. The console comes last.
         let keys: Vec<(DeviceKind, u32)> = guest.devices.keys().copied().collect();
         for key in keys.into_iter().filter(|key| !served.contains(key)) {
             let Some(device) = guest.devices.get(&key) else {
@@ -443,7 +486,23 @@ impl Agent {
                 }
             }
         }
-        Ok(())
+        self.connect_console(guest)
+    }
+}
+
+/// Deaths that count against the present driver: those of its predecessors, unless it lived long enough itself.
+fn deaths(guest: &Guest) -> u32 {
+    match guest.driver_since {
+        Some(since) if since.elapsed() > DRIVER_HEALTHY => 0,
+        _ => guest.driver_deaths,
+    }
+}
+
+/// The pause after so many deaths in a row.
+fn pause(deaths: u32) -> Duration {
+    match deaths.checked_sub(DEATHS_AT_ONCE) {
+        None => Duration::ZERO,
+        Some(more) => PAUSE_MOST.min(PAUSE_FIRST * 2_u32.saturating_pow(more.min(16))),
     }
 }
 
@@ -459,5 +518,19 @@ fn place(domid: DomId, devid: u32, body: &DeviceBody) -> Place<'static> {
         devid,
         front_kind: body.front_kind(),
         back_kind: body.back_kind(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_dies_again_and_again_is_replaced_ever_later() {
+        assert_eq!((0..3).map(pause).sum::<Duration>(), Duration::ZERO);
+        assert_eq!(pause(3), PAUSE_FIRST);
+        assert_eq!(pause(5), PAUSE_FIRST * 4);
+        assert_eq!(pause(MAX_DRIVER_DEATHS), PAUSE_MOST);
+        assert_eq!(pause(u32::MAX), PAUSE_MOST);
     }
 }

@@ -276,13 +276,8 @@ fn host_uptime() -> Option<u64> {
         .ok()
 }
 
-/// The local time of day. Without a time zone database this is UTC, which is what a dom0 without one shows too.
+/// The local time of day, as stock.
 fn time_of_day(now: u64) -> String {
-    let seconds = now % 86_400;
-    format!(
-        "{:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    let (hour, minute, second) = xen_host::localtime::time_of_day(now);
+    format!("{hour:02}:{minute:02}:{second:02}")
 }

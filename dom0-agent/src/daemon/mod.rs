@@ -7,8 +7,11 @@
 //!   agent.sock ──▶ client tasks ───┘
 //! ```
 //!
+//! The socket is systemd's where it was passed one, and the daemon's own otherwise.
+//!
 //! Crash-only: there is no orderly end. On SIGTERM it just stops; guests and drivers go on, and the next agent adopts them.
 
+pub mod alive;
 pub mod options;
 pub mod server;
 pub mod watcher;
@@ -17,9 +20,11 @@ use crate::agent::process::Processes;
 use crate::agent::{Agent, Dirs, News, Outlets, Seams};
 use crate::device::{bridge::Bridges, userdata};
 use crate::image::{KernelCache, Worker};
+use alive::Pulses;
 use anyhow::Context;
 use options::Options;
 use parapet_wire::agent::Event;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc};
@@ -45,29 +50,39 @@ pub struct Shared {
 /// # Errors
 /// Something it cannot work without is missing: Xen, xenstored, its directories, its socket.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    // First of all, while the numbers of descriptors are still those that systemd means.
+    let passed = xen_host::activation::take_listener().context("socket activation")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(options))
+    runtime.block_on(serve(options, passed))
 }
 
-async fn serve(options: &Options) -> anyhow::Result<()> {
+async fn serve(options: &Options, passed: Option<UnixListener>) -> anyhow::Result<()> {
     let (news_in, news_out) = mpsc::unbounded_channel::<News>();
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
     let shared = {
         let (options, events) = (options.clone(), events.clone());
         tokio::task::spawn_blocking(move || assemble(&options, news_in, events)).await??
     };
-    let listener = server::listen(&options.socket)?;
+    let listener = match passed {
+        Some(passed) => server::adopt(passed)?,
+        None => server::listen(&options.socket)?,
+    };
     let agent = Arc::clone(&shared.agent);
     tokio::task::spawn_blocking(move || agent.recover())
         .await?
         .context("cannot take over what an earlier agent left")?;
-    tokio::spawn(watcher::news(shared.clone(), news_out));
-    tokio::spawn(watcher::releases(shared.clone()));
+    let pulses = Pulses::default();
+    tokio::spawn(watcher::news(shared.clone(), news_out, pulses.news.clone()));
+    tokio::spawn(watcher::releases(shared.clone(), pulses.releases.clone()));
+    if let Some(timeout) = sd_notify::watchdog_enabled() {
+        let pet = || drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
+        tokio::spawn(alive::prove(shared.clone(), pulses, timeout / 3, pet));
+    }
     tokio::spawn(server::accept(shared.clone(), listener));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(xen = shared.xen, socket = %options.socket.display(), "ready");

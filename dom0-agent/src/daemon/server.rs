@@ -43,6 +43,17 @@ pub fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Takes the socket that systemd listens on: callers wait in it while there is no agent.
+///
+/// # Errors
+/// The runtime cannot use it.
+pub fn adopt(listener: std::os::unix::net::UnixListener) -> anyhow::Result<UnixListener> {
+    listener
+        .set_nonblocking(true)
+        .and_then(|()| UnixListener::from_std(listener))
+        .context("cannot use the socket that systemd passed")
+}
+
 /// Serves clients for ever.
 pub async fn accept(shared: Shared, listener: UnixListener) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));

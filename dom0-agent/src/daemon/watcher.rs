@@ -1,6 +1,7 @@
 //! Tasks that wait for something to happen and wake the agent.
 
 use super::Shared;
+use super::alive::{NEWS_TURN, Pulse};
 use crate::agent::drivers::DriverNews;
 use crate::agent::guest::SharedGuest;
 use crate::agent::{News, handle};
@@ -26,8 +27,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const HEARTBEAT_GRAIN: Duration = Duration::from_millis(100);
 
 /// Deals with news from the agent and the drivers.
-pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>) {
-    while let Some(item) = news.recv().await {
+pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse: Pulse) {
+    loop {
+        pulse.beat();
+        let Ok(item) = tokio::time::timeout(NEWS_TURN, news.recv()).await else {
+            continue;
+        };
+        let Some(item) = item else { return };
         match item {
             News::Started { uuid, domid } => {
                 tokio::spawn(watch_guest(shared.clone(), uuid, domid));
@@ -51,6 +57,15 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>) {
 }
 
 async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
+    if let Some(guest) = shared.agent.by_uuid(uuid) {
+        let agent = std::sync::Arc::clone(&shared.agent);
+        let pause = tokio::task::spawn_blocking(move || agent.driver_pause(&guest)).await;
+        let pause = pause.unwrap_or_default();
+        if !pause.is_zero() {
+            tracing::warn!(%uuid, ?pause, "the driver dies again and again; waiting before the next one");
+            tokio::time::sleep(pause).await;
+        }
+    }
     let mut pause = RETRY_FIRST;
     for _ in 0..RETRIES {
         let Some(guest) = shared.agent.by_uuid(uuid) else {
@@ -70,7 +85,7 @@ async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
 }
 
 /// Reaps at every `@releaseDomain`, and when a waiting decision is due.
-pub async fn releases(shared: Shared) {
+pub async fn releases(shared: Shared, pulse: Pulse) {
     let agent = std::sync::Arc::clone(&shared.agent);
     let watch =
         tokio::task::spawn_blocking(move || agent.seams().store.watch("@releaseDomain")).await;
@@ -83,6 +98,7 @@ pub async fn releases(shared: Shared) {
     };
     let mut due = Instant::now();
     loop {
+        pulse.beat();
         tokio::select! {
             path = watch.next() => if path.is_none() { return },
             () = tokio::time::sleep_until(due.into()) => {}

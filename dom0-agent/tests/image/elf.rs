@@ -257,6 +257,8 @@ fn what_is_cut_off_is_only_zeros() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn no_damage_makes_it_panic_or_break_its_promises(
         hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..30),

@@ -20,6 +20,7 @@ mod support;
 
 mod cli;
 mod create;
+mod daemon;
 mod data;
 mod devices;
 mod exhaust;

@@ -197,6 +197,8 @@ fn a_4k_disk_takes_whole_sectors_only() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
     /// Whatever a slot holds: no panic, and what passes is inside of the disk, inside of its pages, and adds up.
     #[test]
     fn an_accepted_request_is_safe(

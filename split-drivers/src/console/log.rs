@@ -2,6 +2,7 @@
 //!
 //! The driver has no filesystem, so it cannot rename; a reader that follows the file sees it shrink, as with any truncated log.
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -18,8 +19,12 @@ impl Log {
     /// Goes on at the end of `file`; at most `bound` bytes are kept.
     ///
     /// # Errors
-    /// It is no file that has a length.
+    /// It is no file that has a length, or it stays in append mode: then every write would go to its end, wherever it is meant for.
     pub fn append_to(file: File, bound: u64) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+        if flags.contains(OFlag::O_APPEND) {
+            fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_APPEND))?;
+        }
         let len = file.metadata()?.len();
         Ok(Self { file, len, bound })
     }
@@ -73,6 +78,25 @@ mod tests {
         }
         log.write(&[1; 1000]).unwrap();
         assert!(file.metadata().unwrap().len() <= 100);
+    }
+
+    #[test]
+    fn the_newest_is_kept_of_a_file_that_was_opened_for_appending() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let appending = || {
+            File::options()
+                .create(true)
+                .read(true)
+                .append(true)
+                .open(&path)
+        };
+        let mut log = Log::append_to(appending().unwrap(), 10).unwrap();
+        for line in [b"one.", b"two.", b"six.", b"end."] {
+            log.write(line).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap();
+        assert!(kept.len() <= 10 && kept.ends_with("six.end."), "{kept}");
     }
 
     #[test]

@@ -194,6 +194,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn bytes_pass_in_order_across_every_wrap(start: u32, texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1500), 1..12)) {
             let (memory, gref) = page();

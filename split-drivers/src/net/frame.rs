@@ -260,6 +260,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
         #[test]
         fn arbitrary_frames_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_usize..3) {
             let mut bytes = bytes;

@@ -206,6 +206,8 @@ fn attacks_stop_the_interface() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
     /// Whatever the slots hold: no panic, never more slots than were sent, and pieces that stay in their pages and add up.
     #[test]
     fn arbitrary_slots_never_panic(words in prop::collection::vec((any::<u32>(), 0_u16..5000, 0_u16..16, any::<u16>(), 0_u16..9000), 1..60)) {

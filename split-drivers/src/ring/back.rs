@@ -334,6 +334,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         /// Whatever the guest writes into the page, the consumer takes at most a ring of requests and never leaves the page.
         #[test]
         fn arbitrary_pages_never_panic_and_stay_bounded(

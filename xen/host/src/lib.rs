@@ -13,10 +13,12 @@ pub mod devices;
 pub mod evtchn;
 pub mod gntdev;
 
+pub mod activation;
 pub mod blockdev;
 pub mod eventfd;
 pub mod fdpass;
 pub mod frames;
+pub mod localtime;
 pub mod memfd;
 pub mod pidfd;
 pub mod process;

@@ -53,6 +53,25 @@ pub enum OrderBody {
     Quiesce,
 }
 
+impl OrderBody {
+    /// What it is, for logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hello => "hello",
+            Self::OpenDisk(_) => "open disk",
+            Self::ConnectDisk(_) => "connect disk",
+            Self::DisconnectDisk { .. } => "disconnect disk",
+            Self::CloseDisk { .. } => "close disk",
+            Self::ConnectNet(_) => "connect net",
+            Self::DisconnectNet { .. } => "disconnect net",
+            Self::ConnectConsole(_) => "connect console",
+            Self::Stats => "stats",
+            Self::Quiesce => "quiesce",
+        }
+    }
+}
+
 /// See [`OrderBody::OpenDisk`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenDisk {

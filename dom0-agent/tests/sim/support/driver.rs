@@ -111,15 +111,16 @@ impl Drivers for SimDrivers {
         self.agent
             .outside("driver.start")
             .map_err(|error| lost(&error))?;
-        if let Some(old) = self.yard.pid_of(spec.uuid) {
-            self.yard.end(spec.uuid, old);
+        let uuid = spec.uuid;
+        if let Some(old) = self.yard.pid_of(uuid) {
+            self.yard.end(uuid, old);
         }
         let pid = self.yard.spawn(spec, news)?;
         if let Err(error) = self.agent.outside("driver.hello") {
-            self.yard.end(spec.uuid, pid);
+            self.yard.end(uuid, pid);
             return Err(lost(&error));
         }
-        Ok(self.connection(spec.uuid, pid))
+        Ok(self.connection(uuid, pid))
     }
 
     fn attach(

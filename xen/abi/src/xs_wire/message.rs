@@ -294,6 +294,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn messages_round_trip_however_they_arrive(
             op in any_op(), req_id: u32, tx_id: u32,

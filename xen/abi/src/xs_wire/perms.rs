@@ -97,6 +97,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
         #[test]
         fn any_entry_survives_text(domid: u16, which in 0..4usize) {
             let access = [Access::None, Access::Read, Access::Write, Access::Both][which];

@@ -168,6 +168,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
         #[test]
         fn no_payload_panics(payload in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = directory(&payload);

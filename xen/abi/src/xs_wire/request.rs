@@ -384,6 +384,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn every_question_comes_back(request in any_request(), req_id: u32, tx_id: u32) {
             let message = request.to_message(req_id, tx_id).unwrap();
