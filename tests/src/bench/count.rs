@@ -17,7 +17,8 @@ pub struct Cost {
     pub xenstore: u32,
 }
 
-/// `strace -D` leaves the command the shell's own child, so that waiting for it does not wait for a daemon that it starts.
+/// `strace -D` leaves the command the shell's own child, so that waiting for it does not wait for a daemon that it starts; `-I2` lets it be
+/// ended while that daemon runs.
 const SCRIPT: &str = r#"
 log=/dev/shm/xs.log; calls=/dev/shm/calls
 rm -f $log $calls.*
@@ -25,11 +26,15 @@ agent=$(pgrep -x dom0-agent)
 xenstore-control logfile $log > /dev/null && xenstore-control log on > /dev/null
 [ -z "$agent" ] || strace -D -f -qq -e trace=ioctl -o $calls.agent -p $agent
 : > $log
-strace -D -f -qq -e trace=ioctl -o $calls.command "$@" > /dev/null
+strace -D -I2 -f --seccomp-bpf -qq -e trace=ioctl -o $calls.command "$@" > /dev/null
 code=$?
 requests=$(grep -c ' IN .*(d0)' $log)
 pkill -INT -x strace
-while pgrep -x strace > /dev/null; do sleep 0.1; done
+looks=0
+while pgrep -x strace > /dev/null; do
+    looks=$((looks + 1)); [ $looks -lt 300 ] || { echo "strace does not end" >&2; exit 1; }
+    sleep 0.1
+done
 xenstore-control log off > /dev/null
 echo $(cat $calls.* | grep -c '_IOC(_IOC_NONE, 0x50, 0, ') $requests
 exit $code
