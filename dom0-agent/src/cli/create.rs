@@ -3,8 +3,10 @@
 use super::agent::AskError;
 use super::reach::Failure;
 use super::{Call, USAGE, config_file, console, help, table};
+use crate::config::domain::DomainConfig;
+use crate::config::unserved;
 use crate::format::json;
-use parapet_wire::agent::{Create, Reply, Request};
+use parapet_wire::agent::{Cost, Create, Reply, Request};
 use std::time::Duration;
 use xen_abi::ids::DomId;
 
@@ -44,28 +46,14 @@ pub fn run(call: &mut Call<'_>) -> Result<u8, Failure> {
     if call.parsed.has('d') {
         writeln!(call.err, "{}", text.trim_end())?;
     }
+    let viewer = call.parsed.has('V') || call.parsed.has('A');
+    let unserved = viewer.then(|| "--vncviewer".to_owned());
+    if let Some(warning) = unserved::warning("command line", unserved) {
+        writeln!(call.err, "{warning}")?;
+    }
     let with_console = call.parsed.has('c');
     let paused = call.parsed.has('p');
-    let config =
-        serde_json::to_string(&loaded.config).map_err(|error| Failure::new(error.to_string()))?;
-    let request = Request::Create(Create {
-        config,
-        paused: paused || with_console,
-        unmanaged: call.parsed.has('e'),
-    });
-    let reply = call
-        .reach
-        .agent()?
-        .ask(&request)
-        .map_err(|error| match error {
-            AskError::Refused(failure) => {
-                Failure::with_code(failure.kind.create_exit_code(), failure.text)
-            }
-            AskError::Lost(text) => Failure::with_code(3, text),
-        })?;
-    let Reply::Created { domid, cost } = reply else {
-        return Err(Failure::with_code(3, "the agent answered something else"));
-    };
+    let (domid, cost) = ask(call, &loaded.config, paused || with_console)?;
     if call.globals.verbose > 0 {
         writeln!(
             call.err,
@@ -86,6 +74,26 @@ pub fn run(call: &mut Call<'_>) -> Result<u8, Failure> {
         wait_for_end(call, domid)?;
     }
     Ok(0)
+}
+
+/// Has the agent build it.
+fn ask(call: &Call<'_>, config: &DomainConfig, paused: bool) -> Result<(DomId, Cost), Failure> {
+    let config = serde_json::to_string(config).map_err(|error| Failure::new(error.to_string()))?;
+    let request = Request::Create(Create {
+        config,
+        paused,
+        unmanaged: call.parsed.has('e'),
+    });
+    let reply = call.reach.agent()?.ask(&request);
+    match reply.map_err(|error| match error {
+        AskError::Refused(failure) => {
+            Failure::with_code(failure.kind.create_exit_code(), failure.text)
+        }
+        AskError::Lost(text) => Failure::with_code(3, text),
+    })? {
+        Reply::Created { domid, cost } => Ok((domid, cost)),
+        _ => Err(Failure::with_code(3, "the agent answered something else")),
+    }
 }
 
 /// Configuration file and overrides: the first operand without `=` is the file, those with one are lines.

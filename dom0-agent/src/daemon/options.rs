@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
     name = "dom0-agent",
     version,
     about = "Builds and runs Xen guests: the daemon behind xl and parapet",
-    after_help = "Starts in the foreground with built-in defaults; no configuration file is needed. Logs go to stderr.\n\n\
+    after_help = "Starts in the foreground with built-in defaults; no configuration file is needed. Logs go to stderr. \
+        A socket that systemd passes (dom0-agent.socket) is taken in place of one of its own.\n\n\
         Examples:\n  dom0-agent\n  dom0-agent --config /etc/parapet/agent.toml\n  RUST_LOG=debug dom0-agent"
 )]
 pub struct Arguments {

@@ -287,7 +287,12 @@ fn create_ends_with_the_codes_that_clients_know() {
             "24576",
             "Parsing config from",
         ),
-        (create(&format!("-q -f {good} name=\"other\"")), 0, "", ""),
+        (
+            create(&format!("-q -i -V -f {good} name=\"other\"")),
+            0,
+            "",
+            "not acted on yet: --vncviewer",
+        ),
         (create(&good), 0, "", "Parsing config from"),
     ];
     let rows: Vec<Row<'_>> = rows
