@@ -86,6 +86,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_shipped_units_leave_drivers_alone_and_the_loops_time() {
+        let unit = include_str!("../../dist/units/dom0-agent.service");
+        let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key));
+        assert_eq!(value("KillMode="), Some("process"));
+        let watchdog: u64 = value("WatchdogSec=").unwrap().parse().unwrap();
+        assert!(Duration::from_secs(watchdog) > NEWS_STUCK + NEWS_TURN);
+        let socket = include_str!("../../dist/units/dom0-agent.socket");
+        let path = socket
+            .lines()
+            .find_map(|line| line.strip_prefix("ListenStream="));
+        assert_eq!(path, Some(parapet_wire::paths::AGENT_SOCKET));
+    }
+
+    #[test]
     fn a_loop_that_stands_still_is_named() {
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(3600));
         assert_eq!(stuck(short, short), None);
