@@ -12,6 +12,9 @@ use xen_abi::domctl::scheduler_name;
 use xen_abi::ids::DomId;
 use xen_host::xenstore::store::{StoreOp, StoreReply, TxId};
 
+/// KiB in a page.
+const PAGE_KIB: u64 = 4;
+
 /// The `-l` form. A domain without a stored form is left out, as stock does.
 ///
 /// # Errors
@@ -38,11 +41,16 @@ fn live(reach: &dyn Reach, info: &DomainInfo) -> Result<Live, Failure> {
     let cpus = (0..=info.max_vcpu_id).map(|vcpu| format!("{root}/cpu/{vcpu}/availability"));
     let mut read = read_each(reach, texts.into_iter().chain(cpus))?.into_iter();
     let mut next = || read.next().flatten();
+    let name = next();
+    let mut number = || next().and_then(|text| text.parse().ok());
+    let (max_kib, target_kib) = (number(), number());
+    // Nobody writes dom0's until stock xl first asks for them: then it writes what Xen says.
+    let of_dom0 = |pages: u64| (info.domid == DomId::DOM0).then_some(pages * PAGE_KIB);
     Ok(Live {
         domid: u32::from(info.domid.0),
-        name: next(),
-        max_kib: next().and_then(|text| text.parse().ok()),
-        target_kib: next().and_then(|text| text.parse().ok()),
+        name,
+        max_kib: max_kib.or_else(|| of_dom0(info.max_pages)),
+        target_kib: target_kib.or_else(|| of_dom0(info.tot_pages)),
         uuid: Some(Uuid::from_bytes(info.handle.0)),
         online_vcpus: Some(online(read)),
         scheduler: scheduler(reach, info.domid)?,
