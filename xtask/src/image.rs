@@ -22,6 +22,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let base = image::base(&arguments.suite)?;
     println!("image      {}", base.dir.display());
     println!("packages   {}", base.manifest().display());
+    println!("           {}", base.guest_manifest().display());
     for name in &arguments.shapes {
         let shape =
             Shape::named(name).with_context(|| format!("no kind of host is called {name}"))?;

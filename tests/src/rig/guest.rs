@@ -95,12 +95,20 @@ impl<'h> Guest<'h> {
         Ok(output.text())
     }
 
-    /// Waits until the shell at its console answers.
+    /// Waits until the shell at the console of a minimal guest answers.
     ///
     /// # Errors
     /// When it does not within [`deadline::GUEST_BOOT`]; the last words of the console are in the error.
     pub fn wait_up(&self) -> Result<()> {
-        let give_up = Instant::now() + deadline::scaled(deadline::GUEST_BOOT);
+        self.wait_up_within(deadline::GUEST_BOOT)
+    }
+
+    /// The same for a guest that takes its time.
+    ///
+    /// # Errors
+    /// When its shell does not answer within `limit`.
+    pub fn wait_up_within(&self, limit: Duration) -> Result<()> {
+        let give_up = Instant::now() + deadline::scaled(limit);
         loop {
             let last = match self.run_within("true", HELLO_SECONDS) {
                 Ok(output) if output.code == 0 => return Ok(()),

@@ -48,10 +48,16 @@ impl Base {
         self.dir.join("root.raw")
     }
 
-    /// The Debian guest's root file system, never written to; what is in it stands in `guest.manifest`.
+    /// The Debian guest's root file system, never written to.
     #[must_use]
     pub fn guest_root(&self) -> PathBuf {
         self.dir.join("guest.raw")
+    }
+
+    /// What is in it, as in [`manifest`](Self::manifest).
+    #[must_use]
+    pub fn guest_manifest(&self) -> PathBuf {
+        self.dir.join("guest.manifest")
     }
 
     /// `package version architecture` per line.
@@ -112,7 +118,7 @@ pub fn base(suite: &str) -> Result<Base> {
         "guest-debian/customize",
         "guest-debian/packages",
         "guest-debian/mask",
-        "guest-debian/hvc0.conf",
+        "guest-debian/shell.service",
     ] {
         key = key.with(read(name)?);
     }

@@ -1,120 +1,175 @@
 //! Harm done to guests and to our own processes while work goes on, and the proof that nobody noticed more than a pause.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::debian;
 use crate::product::{self, PARAPET};
 use crate::rig::{Host, deadline};
+use crate::stock::{self, Guest};
 use crate::timeline::Timeline;
 
-/// Time between two kills: long enough for work to be in flight again.
-const BETWEEN_KILLS: Duration = Duration::from_secs(2);
 /// Times each of our processes is killed.
 pub const KILLS: usize = 3;
+/// Blocks that have to reach the disk between two kills: work is in flight again.
+const WRITES_BETWEEN_KILLS: u64 = 32;
 
-/// Kills each of our processes with `-9` while the guest writes checksummed blocks to its disk and reads them back.
+/// Kills each of our processes with `-9` while `fio --verify` works in the Debian guest.
 ///
 /// # Errors
-/// An error or a mismatch in the guest, or a guest that is gone.
-pub fn kill_ours_under_load(host: &Host, guest: &str, timeline: &mut Timeline) -> Result<()> {
-    let inside = host.guest(guest);
-    let domid = inside.domid()?;
-    inside.sh(
-        "mke2fs -q /dev/xvda && mount -t ext4 /dev/xvda /mnt && mkdir -p /tmp && : > /tmp/verify",
-    )?;
-    inside.sh(
-        "(while ! [ -e /tmp/enough ]; do dd if=/dev/urandom of=/mnt/data bs=4k count=256 conv=fsync 2>/dev/null || echo ERROR >> /tmp/verify; \
-         sha256sum /mnt/data > /mnt/sum; sync; echo 3 > /proc/sys/vm/drop_caches; \
-         sha256sum -c /mnt/sum >> /tmp/verify 2>&1 || echo MISMATCH >> /tmp/verify; done; : > /tmp/done) > /dev/null 2>&1 &",
-    )?;
+/// An error or a mismatch in the guest, a disk that stands still, or a guest that was restarted.
+pub fn kill_ours_under_load(host: &Host, timeline: &mut Timeline) -> Result<()> {
+    let domid = host.guest(debian::NAME).domid()?;
+    timeline.step("the Debian guest starts `fio --verify`", || {
+        debian::start_verifying(host)?;
+        debian::wait_for_writes(host, WRITES_BETWEEN_KILLS)
+    })?;
     for process in product::PROCESSES {
         timeline.step(
-            &format!("{process} is killed {KILLS} times while {guest} verifies its disk"),
+            &format!("{process} is killed -9, {KILLS} times, and fio goes on"),
             || {
                 for _ in 0..KILLS {
-                    kill(host, process)?;
-                    std::thread::sleep(BETWEEN_KILLS);
+                    kill(host, process, domid)?;
+                    debian::wait_for_writes(host, WRITES_BETWEEN_KILLS)?;
                 }
                 Ok(())
             },
         )?;
     }
-    timeline
-        .step(
-            &format!("{guest} has seen no error and no mismatch"),
-            || {
-                inside.sh("touch /tmp/enough; while ! [ -e /tmp/done ]; do sleep 0.2; done")?;
-                let seen = inside.sh("sort /tmp/verify | uniq -c; umount /mnt")?;
-                ensure!(
-                    seen.contains("OK") && !seen.contains("ERROR") && !seen.contains("MISMATCH"),
-                    "{guest}: {seen}"
-                );
-                ensure!(inside.domid()? == domid, "{guest} was restarted");
-                Ok(seen.trim().to_owned())
-            },
-        )
-        .map(|seen| timeline.fact("rounds of verified writes", seen))
+    let verified = timeline.step("fio ends, with no error", || {
+        let verified = debian::stop_verifying(host)?;
+        ensure!(
+            host.guest(debian::NAME).domid()? == domid,
+            "the Debian guest was restarted"
+        );
+        Ok(verified)
+    })?;
+    timeline.fact(
+        "fio in the Debian guest",
+        format!(
+            "{} rounds, {} MiB written, {} MiB read back and verified (crc32c), 0 errors",
+            verified.rounds,
+            verified.written_kib / 1024,
+            verified.verified_kib / 1024
+        ),
+    );
+    Ok(())
 }
 
-/// Kills one of our processes; the services are started again as systemd would, a driver by the agent itself.
-fn kill(host: &Host, process: &str) -> Result<()> {
-    let before = host.sh(&format!("pgrep -x {process} | sort | head -1"))?;
-    ensure!(!before.trim().is_empty(), "{process} does not run");
-    host.sh(&format!("kill -9 {}", before.trim()))?;
+/// Kills one of our processes; the services are started again as systemd would, the driver of `domid` by the agent itself.
+fn kill(host: &Host, process: &str, domid: u32) -> Result<()> {
+    // The pattern starts with a class, or the shell that holds it in its own command line would be found.
+    let find = match process {
+        "split-driver" => format!("pgrep -f '[s]plit-driver --domid {domid} '"),
+        _ => format!("pgrep -x {process}"),
+    };
+    let before = host.sh(&format!("{find} | head -1"))?;
+    let before = before.trim();
+    ensure!(!before.is_empty(), "{process} does not run");
+    host.sh(&format!("kill -9 {before}"))?;
     match process {
         "dom0-agent" => product::start_agent(host),
         "ft-monitor" => product::start_monitor(host),
         _ => host.wait_until(
-            &format!(
-                "p=$(pgrep -x {process}) && [ -n \"$p\" ] && ! echo \"$p\" | grep -qx {}",
-                before.trim()
-            ),
+            &format!("p=$({find} | head -1) && [ -n \"$p\" ] && [ \"$p\" != {before} ]"),
             deadline::SETTLE,
         ),
     }
 }
 
-/// Lets a guest fail by `injury` and waits until the monitor has brought it back.
+/// Something that befalls a guest.
+#[derive(Debug, Clone, Copy)]
+pub struct Injury {
+    /// As the timeline tells it.
+    pub what: &'static str,
+    /// What the monitor has to find as its cause.
+    pub cause: &'static str,
+    /// Does it.
+    pub inflict: fn(&Host, &Guest) -> Result<()>,
+}
+
+/// The guest's kernel panics.
+pub const CRASH: Injury = Injury {
+    what: "its kernel crashes",
+    cause: "crash",
+    inflict: crash,
+};
+/// The guest's kernel spins with interrupts off.
+pub const HANG: Injury = Injury {
+    what: "it hangs, interrupts off",
+    cause: "hang",
+    inflict: hang,
+};
+/// The guest's programs no longer feed its watchdog.
+pub const STARVE: Injury = Injury {
+    what: "its watchdog expires",
+    cause: "watchdog",
+    inflict: starve_watchdog,
+};
+
+/// Inflicts an injury and waits until the monitor has found its cause and brought the guest back.
 ///
 /// # Errors
-/// When it does not come back.
-pub fn injure(
-    host: &Host,
-    guest: &str,
-    what: &str,
-    injury: impl FnOnce() -> Result<()>,
-    timeline: &mut Timeline,
-) -> Result<()> {
-    let before = host.guest(guest).domid()?;
+/// When it does not come back, or another cause is on record.
+pub fn injure(host: &Host, guest: &Guest, injury: Injury, timeline: &mut Timeline) -> Result<()> {
+    let (name, what) = (&guest.name, injury.what);
+    let before = host.guest(name).domid()?;
     timeline.step(
-        &format!("{guest}: {what}; the monitor brings it back"),
+        &format!("{name}: {what}; the monitor brings it back"),
         || {
-            injury()?;
+            (injury.inflict)(host, guest)?;
             host.wait_until(
                 &format!(
-                    "n=$({} domid {guest} 2>/dev/null) && [ \"$n\" != {before} ]",
+                    "n=$({} domid {name} 2>/dev/null) && [ \"$n\" != {before} ]",
                     product::XL
                 ),
                 deadline::GUEST_BOOT,
             )?;
-            host.guest(guest).wait_up()
+            host.guest(name).wait_up()
         },
     )?;
-    let outage = timeline.step(
-        &format!("the monitor's record of the outage of {guest}"),
-        || last_outage(host, guest),
-    )?;
-    for (key, name) in [
-        ("detect_ms", "time to detect"),
-        ("restore_ms", "time to restore"),
-    ] {
-        if let Some(ms) = outage.get(key).and_then(Value::as_u64) {
-            timeline.fact(&format!("{guest} {what}: {name}"), format!("{ms} ms"));
-        }
-    }
+    let outage = timeline.step(&format!("{name}: the monitor's record of it"), || {
+        restored_outage(host, name)
+    })?;
+    let field = |key: &str| outage.get(key).and_then(Value::as_str).unwrap_or_default();
+    ensure!(
+        field("cause") == injury.cause,
+        "{name}: {what}, and the monitor found {outage}"
+    );
+    let seconds = |key: &str| {
+        let ms = outage.get(key).and_then(Value::as_u64);
+        ms.map_or_else(
+            || "unknown".into(),
+            |ms| format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        )
+    };
+    timeline.fact(
+        &format!("{name}: {what}"),
+        format!(
+            "found ({}) after {}, restored {} later",
+            injury.cause,
+            seconds("detect_ms"),
+            seconds("restore_ms")
+        ),
+    );
     Ok(())
+}
+
+/// The newest outage of a guest, once it is over, from `parapet availability --json`.
+fn restored_outage(host: &Host, guest: &str) -> Result<Value> {
+    let give_up = Instant::now() + deadline::scaled(deadline::SETTLE);
+    loop {
+        let outage = last_outage(host, guest)?;
+        if outage.get("end").and_then(Value::as_str) == Some("restored") {
+            return Ok(outage);
+        }
+        ensure!(
+            Instant::now() < give_up,
+            "the outage of {guest} does not end: {outage}"
+        );
+    }
 }
 
 /// The newest outage of a guest, from `parapet availability --json`.
@@ -139,17 +194,47 @@ fn last_outage(host: &Host, guest: &str) -> Result<Value> {
 }
 
 /// Crashes a guest's kernel.
-///
-/// # Errors
-/// When dom0 does not answer.
-pub fn crash(host: &Host, guest: &str) -> Result<()> {
-    host.ok(&[product::XL, "sysrq", guest, "c"]).map(drop)
+fn crash(host: &Host, guest: &Guest) -> Result<()> {
+    host.ok(&[product::XL, "sysrq", &guest.name, "c"]).map(drop)
 }
 
-/// Hangs a guest as it looks from outside: its vCPU stops between two instructions and never runs again, so only its silence tells.
-///
-/// # Errors
-/// When dom0 does not answer.
-pub fn hang(host: &Host, guest: &str) -> Result<()> {
-    host.ok(&[product::XL, "pause", guest]).map(drop)
+/// Hangs a guest from inside (see [`crate::rig::hang`]), and sees that it is deaf while Xen goes on running it.
+fn hang(host: &Host, guest: &Guest) -> Result<()> {
+    // Typed without waiting for an answer: there is none.
+    let inside = host.guest(&guest.name);
+    host.sh(&format!(
+        "printf '\\ninsmod /modules/hang.ko\\n' > {}",
+        inside.console()?
+    ))?;
+    host.wait_until(
+        &format!("! ping -c 1 -W 1 10.77.0.{}", guest.address),
+        deadline::SETTLE,
+    )?;
+    // The last two columns of `xl list` are state and CPU seconds.
+    let column = |number: &str| {
+        format!(
+            "{} list {} | tail -n 1 | awk '{{ print ${number} }}'",
+            stock::XL,
+            guest.name
+        )
+    };
+    let used = host.sh(&column("NF"))?;
+    host.wait_until(
+        &format!("[ \"$({})\" != {} ]", column("NF"), used.trim()),
+        deadline::SETTLE,
+    )?;
+    let state = host.sh(&column("(NF - 1)"))?;
+    ensure!(
+        !state.contains(['b', 'p', 's', 'c', 'd']),
+        "{} does not spin, its state is {state}",
+        guest.name
+    );
+    Ok(())
+}
+
+/// Opens the guest's watchdog, then kills the program that feeds it.
+fn starve_watchdog(host: &Host, guest: &Guest) -> Result<()> {
+    host.guest(&guest.name)
+        .sh("watchdog -t 1 -T 5 /dev/watchdog && kill -9 $(pidof watchdog)")
+        .map(drop)
 }

@@ -4,7 +4,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::harm;
+use super::{debian, harm};
 use crate::product;
 use crate::rig::{Host, deadline};
 use crate::stock::{Guest, Kind};
@@ -65,27 +65,27 @@ pub fn with_parapet(host: &Host, timeline: &mut Timeline) -> Result<()> {
     timeline.step("the guests talk to dom0 and to each other", || {
         network_carries_data(host, &guests)
     })?;
-    harm::kill_ours_under_load(host, "pvh1", timeline)?;
+    timeline.step(
+        "xl creates a Debian guest, its root on a disk of dom0's",
+        || debian::create(host),
+    )?;
+    timeline.step("systemd starts in it", || debian::wait_up(host))?;
+    harm::kill_ours_under_load(host, timeline)?;
     for guest in &guests {
         let name = &guest.name;
         timeline.step(&format!("{name} heartbeats"), || {
             host.wait_until(&heartbeats(name), deadline::SETTLE)
         })?;
     }
-    harm::injure(
-        host,
-        "pv1",
-        "its kernel crashes",
-        || harm::crash(host, "pv1"),
-        timeline,
-    )?;
-    harm::injure(
-        host,
-        "pvh1",
-        "it hangs",
-        || harm::hang(host, "pvh1"),
-        timeline,
-    )?;
+    let [pv, pvh] = &guests;
+    for (guest, injury) in [
+        (pv, harm::CRASH),
+        (pvh, harm::HANG),
+        (pv, harm::HANG),
+        (pvh, harm::STARVE),
+    ] {
+        harm::injure(host, guest, injury, timeline)?;
+    }
     Ok(())
 }
 
@@ -97,6 +97,7 @@ pub fn clean_up(host: &Host) -> Result<()> {
     for guest in &product::pair() {
         product::destroy(host, guest)?;
     }
+    debian::destroy(host)?;
     product::clean(host)
 }
 

@@ -1,4 +1,5 @@
 //! What the product is shown to do: one story, told by the demo and checked by the tests.
 
+pub mod debian;
 pub mod harm;
 pub mod main_job;
