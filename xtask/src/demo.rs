@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if host::run_dir(HOST).exists() {
         println!("\nThe host is still running:");
         println!("  cargo xtask lab shell {HOST}           a shell in dom0");
-        println!("  cargo xtask lab console {HOST} pvh1    a guest's console (leave with ^]); pv1 and debian are there, too");
+        println!("  cargo xtask lab console {HOST} pvh1    also pv1, debian; leave with ^]");
         println!("  cargo xtask lab log {HOST}             what Xen and dom0's kernel said");
         println!("  cargo xtask lab down {HOST}            ends it");
     }
