@@ -116,7 +116,7 @@ pub const STARVE: Injury = Injury {
 pub fn injure(host: &Host, guest: &Guest, injury: Injury, timeline: &mut Timeline) -> Result<()> {
     let (name, what) = (&guest.name, injury.what);
     let before = host.guest(name).domid()?;
-    timeline.step(
+    let outage = timeline.step(
         &format!("{name}: {what}; the monitor brings it back"),
         || {
             (injury.inflict)(host, guest)?;
@@ -127,12 +127,10 @@ pub fn injure(host: &Host, guest: &Guest, injury: Injury, timeline: &mut Timelin
                 ),
                 deadline::GUEST_BOOT,
             )?;
-            host.guest(name).wait_up()
+            host.guest(name).wait_up()?;
+            restored_outage(host, name)
         },
     )?;
-    let outage = timeline.step(&format!("{name}: the monitor's record of it"), || {
-        restored_outage(host, name)
-    })?;
     let field = |key: &str| outage.get(key).and_then(Value::as_str).unwrap_or_default();
     ensure!(
         field("cause") == injury.cause,
