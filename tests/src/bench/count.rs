@@ -24,7 +24,10 @@ log=/dev/shm/xs.log; calls=/dev/shm/calls
 rm -f $log $calls.*
 agent=$(pgrep -x dom0-agent)
 xenstore-control logfile $log > /dev/null && xenstore-control log on > /dev/null
-[ -z "$agent" ] || strace -D -f -qq -e trace=ioctl -o $calls.agent -p $agent
+if [ -n "$agent" ]; then
+    strace -f -qq -e trace=ioctl -o $calls.agent -p $agent &
+    while grep -q '^TracerPid:[[:space:]]*0$' /proc/$agent/task/*/status; do sleep 0.1; done
+fi
 : > $log
 strace -D -I2 -f --seccomp-bpf -qq -e trace=ioctl -o $calls.command "$@" > /dev/null
 code=$?
