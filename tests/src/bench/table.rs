@@ -137,12 +137,12 @@ impl Table {
             |value: Option<f64>| value.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"));
         writeln!(
             f,
-            "\n| {:<38} | {:>10} | {:>10} | {:>6} | {:>14} |",
+            "\n| {:<42} | {:>10} | {:>10} | {:>6} | {:>15} |",
             "command", "stock", "ours", "ratio", "target"
         )?;
         writeln!(
             f,
-            "|{:-<40}|{:->12}|{:->12}|{:->8}|{:->16}|",
+            "|{:-<44}|{:->12}|{:->12}|{:->8}|{:->17}|",
             "", ":", ":", ":", ":"
         )?;
         for row in &self.rows {
@@ -151,7 +151,7 @@ impl Table {
             let (stock, ours) = (cell(row.stock), cell(row.ours));
             writeln!(
                 f,
-                "| {:<38} | {stock:>10} | {ours:>10} | {:>6} | {verdict:>14} |",
+                "| {:<42} | {stock:>10} | {ours:>10} | {:>6} | {verdict:>15} |",
                 row.operation,
                 number(ratio, 3)
             )?;
@@ -166,14 +166,14 @@ impl Table {
             })
         };
         let (head, rule) = ("hypercalls and xenstore requests", "");
-        writeln!(f, "\n| {head:<38} | {:>14} | {:>14} |", "stock", "ours")?;
-        writeln!(f, "|{rule:-<40}|{:->16}|{:->16}|", ":", ":")?;
+        writeln!(f, "\n| {head:<42} | {:>14} | {:>14} |", "stock", "ours")?;
+        writeln!(f, "|{rule:-<44}|{:->16}|{:->16}|", ":", ":")?;
         for row in &self.costs {
             let ((stock_calls, stock_asks), (our_calls, our_asks)) =
                 (cells(row.stock), cells(row.ours));
             writeln!(
                 f,
-                "| {:<38} | {stock_calls:>6} {stock_asks:>7} | {our_calls:>6} {our_asks:>7} |",
+                "| {:<42} | {stock_calls:>6} {stock_asks:>7} | {our_calls:>6} {our_asks:>7} |",
                 row.operation
             )?;
         }
@@ -183,12 +183,12 @@ impl Table {
     fn write_blocks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n| {:<46} | {:>14} | {:>14} | {:>14} | {:>18} | {:>18} |",
+            "\n| {:<46} | {:>14} | {:>14} | {:>14} | {:>21} | {:>21} |",
             "disk", "ours", "qdisk", "blkback, loop", "ours / qdisk", "ours / blkback"
         )?;
         writeln!(
             f,
-            "|{:-<48}|{:->16}|{:->16}|{:->16}|{:->20}|{:->20}|",
+            "|{:-<48}|{:->16}|{:->16}|{:->16}|{:->23}|{:->23}|",
             "", ":", ":", ":", ":", ":"
         )?;
         for row in &self.blocks {
@@ -196,7 +196,7 @@ impl Table {
             let to_blkback = at_least(row.ours, row.blkback, row.target.map(|both| both.1));
             writeln!(
                 f,
-                "| {:<46} | {:>14} | {:>14} | {:>14} | {to_qdisk:>18} | {to_blkback:>18} |",
+                "| {:<46} | {:>14} | {:>14} | {:>14} | {to_qdisk:>21} | {to_blkback:>21} |",
                 row.load,
                 figure(row.ours),
                 figure(row.qdisk),
@@ -209,15 +209,15 @@ impl Table {
     fn write_nets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n| {:<46} | {:>14} | {:>14} | {:>18} |",
+            "\n| {:<46} | {:>14} | {:>14} | {:>21} |",
             "network", "ours", "netback", "ours / netback"
         )?;
-        writeln!(f, "|{:-<48}|{:->16}|{:->16}|{:->20}|", "", ":", ":", ":")?;
+        writeln!(f, "|{:-<48}|{:->16}|{:->16}|{:->23}|", "", ":", ":", ":")?;
         for row in &self.nets {
             let to_netback = at_least(row.ours, row.netback, row.target);
             writeln!(
                 f,
-                "| {:<46} | {:>14} | {:>14} | {to_netback:>18} |",
+                "| {:<46} | {:>14} | {:>14} | {to_netback:>21} |",
                 row.load,
                 figure(row.ours),
                 figure(row.netback)
@@ -309,7 +309,7 @@ mod tests {
         };
         let text = table.to_string();
         assert!(
-            text.contains("2.0 ms |          - |      - |      <= 0.5: - |")
+            text.contains("2.0 ms |          - |      - |       <= 0.5: - |")
                 && text.contains("note: why"),
             "{text}"
         );
