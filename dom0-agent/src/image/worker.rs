@@ -73,13 +73,20 @@ fn work(input: File, image: OwnedFd) -> io::Result<Answer> {
     })
 }
 
+/// Memory that only the end of this process gives back. In a PV control domain each page that is unmapped before is a trap through the
+/// hypervisor; what an ending process still has mapped is not, because its page tables are no longer Xen's business.
+fn left_mapped(scratch: Scratch) -> &'static mut [u8] {
+    let left: &'static mut Scratch = Box::leak(Box::new(scratch));
+    left
+}
+
 /// The whole input: a regular file goes into memory that is already there, see [`Scratch`].
 fn read_all(mut input: File) -> io::Result<Box<dyn Deref<Target = [u8]>>> {
     let size = input.metadata()?.len().min(MAX_KERNEL_FILE + 1);
     match usize::try_from(size) {
         Ok(size) if size > 0 => {
-            let mut file = Scratch::private(size).map_err(io::Error::other)?;
-            input.read_exact(&mut file)?;
+            let file = left_mapped(Scratch::private(size).map_err(io::Error::other)?);
+            input.read_exact(file)?;
             Ok(Box::new(file))
         }
         _ => {
@@ -104,9 +111,9 @@ fn unpack_to(file: &[u8], image: OwnedFd) -> io::Result<Result<KernelMeta, Fault
         Err(fault) => return Ok(Err(fault)),
     };
     if let Some(size) = size {
-        let mut elf = Scratch::output(image, size).map_err(io::Error::other)?;
-        let unpacked = unpack::unpack_zstd(file, MAX_UNPACKED, &mut elf);
-        return Ok(unpacked.and_then(|()| compact::loadable(&elf, Format::Zstd)));
+        let elf = left_mapped(Scratch::output(image, size).map_err(io::Error::other)?);
+        let unpacked = unpack::unpack_zstd(file, MAX_UNPACKED, elf);
+        return Ok(unpacked.and_then(|()| compact::loadable(elf, Format::Zstd)));
     }
     let unpacked = match unpack::unpack(file, MAX_UNPACKED) {
         Ok(unpacked) => unpacked,

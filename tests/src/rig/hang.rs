@@ -50,7 +50,7 @@ struct Stock {
     init_at: u64,
 }
 
-/// The module, for the kernel that `stock` belongs to; `stock` must use [`LOCK`] itself.
+/// The module, for the kernel that `stock` belongs to; `stock` must use its lock itself.
 ///
 /// # Errors
 /// When something of what a kernel wants is not in `stock`.
