@@ -136,7 +136,7 @@ fn wait_for_toolstack(shape: &Shape, dir: &Path) -> Result<()> {
         ),
         Init::Systemd => (
             deadline::BOOT_SYSTEMD,
-            "systemctl is-system-running --wait; xl list && sync",
+            "systemctl is-system-running --wait; udevadm settle; xl list && sync",
         ),
     };
     let limit = deadline::scaled(limit);
