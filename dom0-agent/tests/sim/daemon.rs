@@ -19,6 +19,15 @@ fn wait(done: impl Fn() -> bool) -> bool {
     done()
 }
 
+/// What the daemon's tasks share, around a simulated host's agent.
+fn shared(host: &Host) -> Shared {
+    Shared {
+        agent: Arc::clone(&host.agent),
+        events: tokio::sync::broadcast::channel(1).0,
+        xen: "4.20".into(),
+    }
+}
+
 #[test]
 fn the_watchdog_is_petted_only_while_the_agent_can_work() {
     let host = Host::new();
@@ -29,11 +38,7 @@ fn the_watchdog_is_petted_only_while_the_agent_can_work() {
         .enable_all()
         .build()
         .unwrap();
-    let shared = Shared {
-        agent: Arc::clone(&host.agent),
-        events: tokio::sync::broadcast::channel(1).0,
-        xen: "4.20".into(),
-    };
+    let shared = shared(&host);
     let (let_go, held) = mpsc::channel::<()>();
     let blocked = runtime.spawn_blocking(move || {
         let _ = held.recv();
@@ -81,11 +86,7 @@ fn callers_wait_in_a_passed_socket_until_there_is_an_agent() {
         .enable_all()
         .build()
         .unwrap();
-    let shared = Shared {
-        agent: Arc::clone(&host.agent),
-        events: tokio::sync::broadcast::channel(1).0,
-        xen: "4.20".into(),
-    };
+    let shared = shared(&host);
     let listener = runtime.block_on(async { server::adopt(passed) }).unwrap();
     runtime.spawn(server::accept(shared, listener));
     assert!(caller.join().unwrap().is_ok_and(|answered| answered));
