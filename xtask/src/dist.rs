@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the product as it is put on a host, in `target/dist`.
 //!
 //! ```text
-//!   bin/    programs; parapet-guest is static, for any guest; xl and split-driver are, because they start faster
+//!   bin/    programs, static: for any dom0, and parapet-guest for any guest
 //!   units/  systemd units          etc/          default configuration
 //!   man/    manual pages           completions/  for shells
 //! ```
@@ -13,19 +13,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
-use stack_tests::rig::{delegate, dirs};
+use anyhow::{Context, Result};
+use stack_tests::rig::{dirs, statics};
 
-/// Packages whose programs are shipped.
-const PACKAGES: [&str; 3] = ["dom0-agent", "split-drivers", "ft-monitor"];
-/// Programs of those packages.
-const PROGRAMS: [&str; 3] = ["parapet", "dom0-agent", "ft-monitor"];
-/// Programs that are started often and have little to do, each with its package. The C library is linked in: they start in two thirds of the time,
-/// and none of them looks up names of users or hosts, which a static program cannot do everywhere.
-const STATIC_PROGRAMS: [(&str, &str); 2] =
-    [("dom0-agent", "xl"), ("split-drivers", "split-driver")];
-/// The program that runs inside guests.
-const GUEST_PROGRAM: &str = "parapet-guest";
+/// Packages whose folders and programs are shipped.
+const PACKAGES: [&str; 4] = ["dom0-agent", "split-drivers", "ft-monitor", "parapet-guest"];
+/// Programs of those packages. All are static: they run in every dom0, and in every guest, whatever Debian's release they were built on.
+const PROGRAMS: [&str; 6] = [
+    "xl",
+    "parapet",
+    "dom0-agent",
+    "split-driver",
+    "ft-monitor",
+    "parapet-guest",
+];
 /// Folders of a package that are shipped as they are, if it has them, and where they go.
 const FOLDERS: [(&str, &str); 2] = [("dist/units", "units"), ("dist/etc", "etc")];
 
@@ -44,36 +45,16 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
 
 /// Builds release binaries and brings `target/dist` up to date.
 pub fn build() -> Result<()> {
-    let mut cargo = cargo();
-    cargo.args(["build", "--release"]);
-    for package in PACKAGES {
-        cargo.args(["--package", package]);
-    }
-    for program in PROGRAMS {
-        cargo.args(["--bin", program]);
-    }
-    succeed(cargo)?;
-    for (package, program) in STATIC_PROGRAMS {
-        let mut cargo = self::cargo();
-        cargo.args(["rustc", "--release", "--package", package, "--bin", program]);
-        // For the program alone: its libraries are those that the other programs have.
-        cargo.args(["--", "-C", "target-feature=+crt-static"]);
-        succeed(cargo)?;
-    }
-    delegate::build_static(GUEST_PROGRAM)?;
-
+    statics::build(&PACKAGES, &PROGRAMS)?;
     let dist = dirs::dist();
     let mut made = BTreeSet::new();
-    let statics = STATIC_PROGRAMS.iter().map(|(_, program)| *program);
-    for program in PROGRAMS.into_iter().chain(statics) {
-        let from = dirs::target().join("release").join(program);
-        place(&from, &dist.join("bin").join(program), &mut made)?;
+    for program in PROGRAMS {
+        place(
+            &statics::program(program),
+            &dist.join("bin").join(program),
+            &mut made,
+        )?;
     }
-    place(
-        &delegate::static_program(GUEST_PROGRAM),
-        &dist.join("bin").join(GUEST_PROGRAM),
-        &mut made,
-    )?;
     for package in PACKAGES {
         for (source, target) in FOLDERS {
             let source = dirs::workspace().join(package).join(source);
@@ -92,12 +73,6 @@ pub fn build() -> Result<()> {
     {
         fs::remove_file(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
     }
-    Ok(())
-}
-
-fn succeed(mut cargo: Command) -> Result<()> {
-    let status = cargo.status().context("cannot run cargo")?;
-    ensure!(status.success(), "the release build failed");
     Ok(())
 }
 

@@ -130,10 +130,17 @@ fn permitted(uid: u32, request: &Request) -> bool {
 
 /// Uid of the user that the monitor runs as, or root's where there is no such user.
 fn monitor_uid() -> u32 {
-    nix::unistd::User::from_name("parapet-monitor")
-        .ok()
-        .flatten()
-        .map_or(0, |user| user.uid.as_raw())
+    // A static program must not ask the C library, which would load modules for it; users of services are in this file.
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    uid_of("parapet-monitor", &users).unwrap_or(0)
+}
+
+/// Uid of `name` in a passwd(5) file.
+fn uid_of(name: &str, users: &str) -> Option<u32> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    })
 }
 
 async fn subscribe(shared: &Shared, stream: &mut UnixStream) -> Result<(), FrameError> {
@@ -276,4 +283,23 @@ fn status(shared: &Shared) -> String {
         "store_round_trips": xen_host::xenstore::round_trips(),
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uid_of;
+
+    #[test]
+    fn a_user_is_found_by_its_whole_name() {
+        let users = "root:x:0:0:root:/root:/bin/bash\nparapet-monitor2:x:7:7::/:\nparapet-monitor:x:998:998::/:/usr/sbin/nologin\n";
+        assert_eq!(uid_of("parapet-monitor", users), Some(998));
+        for without in [
+            "",
+            "parapet-monitor",
+            "parapet-monitor:x:none:0",
+            "x:parapet-monitor:1",
+        ] {
+            assert_eq!(uid_of("parapet-monitor", without), None, "{without}");
+        }
+    }
 }

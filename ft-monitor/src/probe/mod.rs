@@ -4,13 +4,14 @@
 //! error is one line for `parapet status`.
 
 mod http;
+mod name;
 mod ping;
 
 use crate::evidence::probe::Target;
+use name::resolve;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 
 /// Asks, and waits at most `timeout`.
 ///
@@ -33,12 +34,6 @@ pub async fn ask(target: &Target, timeout: Duration) -> Result<(), String> {
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     TcpStream::connect(resolve(host, port).await?).await
-}
-
-async fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
-    let mut found = lookup_host((host, port)).await?;
-    let nothing = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    found.next().ok_or_else(nothing)
 }
 
 #[cfg(test)]

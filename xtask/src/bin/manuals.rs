@@ -91,13 +91,8 @@ fn of_program(
         pages.push((format!("{name}-{}", sub.get_name()), sub.clone()));
     }
     for (title, command) in pages {
-        let mut text = Vec::new();
-        clap_mangen::Man::new(command)
-            .title(&title)
-            .section(section)
-            .source(RELEASE)
-            .render(&mut text)?;
-        files.insert(format!("man/{title}.{section}"), String::from_utf8(text)?);
+        let text = page(&title, section, command)?;
+        files.insert(format!("man/{title}.{section}"), text);
     }
     for (shell, ending) in [
         (Shell::Bash, "bash"),
@@ -112,6 +107,51 @@ fn of_program(
         );
     }
     Ok(())
+}
+
+/// The page of one command. What stands behind the options in its help, examples and exit codes, gets sections of its own, line by line.
+fn page(title: &str, section: &str, command: clap::Command) -> Result<String> {
+    let behind = command
+        .get_after_long_help()
+        .or(command.get_after_help())
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let (options, subcommands) = (
+        command.get_arguments().next().is_some(),
+        command.has_subcommands(),
+    );
+    let man = clap_mangen::Man::new(command)
+        .title(title)
+        .section(section)
+        .source(RELEASE);
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    if options {
+        man.render_options_section(&mut text)?;
+    }
+    if subcommands {
+        man.render_subcommands_section(&mut text)?;
+    }
+    Ok(String::from_utf8(text)? + &sections(&behind))
+}
+
+/// Paragraphs that begin with a heading and a colon, as sections. Examples keep their lines.
+fn sections(text: &str) -> String {
+    text.split("\n\n")
+        .filter_map(|paragraph| paragraph.trim().split_once(':'))
+        .map(|(heading, body)| {
+            let lines: Vec<&str> = body.trim().lines().map(str::trim).collect();
+            let body = escaped(&lines.join("\n"));
+            match heading {
+                "Examples" => format!(".SH EXAMPLES\n.nf\n{body}\n.fi\n"),
+                "Exit codes" => format!(".SH EXIT STATUS\n{body}\n"),
+                other => format!(".SH {}\n{body}\n", other.to_uppercase()),
+            }
+        })
+        .collect()
 }
 
 /// `parapet-guest` parses its command line by hand, to stay small: its page shows what it says of itself.
