@@ -118,8 +118,17 @@ fn a_long_list_is_the_same_as_stocks_for_guests_of_both() -> Result<()> {
     with_parapet(|host| {
         let theirs = Guest::minimal("theirs", Kind::Pv, 21);
         let ours = Guest::minimal("ours", Kind::Pvh, 22);
-        theirs.create(host)?;
-        product::create(host, &ours, "vcpus=1\nmaxvcpus=2\ncpu_weight=300\ncap=50\n")?;
+        // Paused: what is asked for here is there before a guest runs, and guests that boot keep the one CPU from those who ask.
+        theirs.prepare(host)?;
+        host.ok(&[stock::XL, "create", "-q", "-p", &theirs.config_path()])?;
+        ours.prepare(host)?;
+        let more = "vcpus=1\nmaxvcpus=2\ncpu_weight=300\ncap=50\n";
+        host.write(
+            &ours.config_path(),
+            product::config(&ours, more).as_bytes(),
+            0o644,
+        )?;
+        host.ok(&[XL, "create", "-q", "-p", &ours.config_path()])?;
         for arguments in [&["list", "-l"][..], &["list", "-l", "ours"]] {
             let argv = |tool| [&[tool][..], arguments].concat();
             let (mine, stocks) = (host.ok(&argv(XL))?, host.ok(&argv(stock::XL))?);

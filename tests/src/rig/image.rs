@@ -4,7 +4,7 @@
 //! keyed by suite, recipe and mirror-independent inputs, and kept until they change.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -19,6 +19,9 @@ pub const MIRROR_VARIABLE: &str = "PARAPET_LAB_MIRROR";
 const ROOT_SIZE: &str = "2G";
 /// Size of the Debian guest's.
 const GUEST_SIZE: &str = "1G";
+
+/// Images of one suite that are kept, the newest first.
+const KEEP: usize = 2;
 
 /// A finished base image.
 #[derive(Debug, Clone)]
@@ -195,7 +198,7 @@ fn build(base: &Base, suite: &str, packages: &[String], excludes: &[String]) -> 
     );
     fs::rename(&partial, &base.dir)
         .with_context(|| format!("cannot put {} in place", base.dir.display()))?;
-    forget_others(&base.dir, suite);
+    forget_old(suite);
     eprintln!(
         "lab: image {} built in {:.0} s",
         base.dir.display(),
@@ -204,24 +207,23 @@ fn build(base: &Base, suite: &str, packages: &[String], excludes: &[String]) -> 
     Ok(())
 }
 
-/// Images of the same suite made by older recipes; a running host keeps its files open, so nothing breaks.
-fn forget_others(keep: &Path, suite: &str) {
-    for entry in keep
-        .parent()
-        .and_then(|dir| fs::read_dir(dir).ok())
-        .into_iter()
+/// Removes the oldest images of a suite, made by older recipes. A running host keeps its files open, and the one before is kept for whoever goes
+/// back and forth between two recipes.
+fn forget_old(suite: &str) {
+    let entries = fs::read_dir(dirs::part("images")).into_iter().flatten();
+    let mut found: Vec<_> = entries
         .flatten()
-        .flatten()
-    {
-        let path = entry.path();
-        let same = entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(&format!("{suite}-"));
-        if same && path != keep {
-            // Left behind is only untidy.
-            drop(fs::remove_dir_all(path));
-        }
+        .filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with(&format!("{suite}-")) && !name.ends_with(".partial")
+        })
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort();
+    let surplus = found.len().saturating_sub(KEEP);
+    for (_, path) in found.into_iter().take(surplus) {
+        // Left behind is only untidy.
+        drop(fs::remove_dir_all(path));
     }
 }
 

@@ -27,6 +27,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod shape;
 pub mod snapshot;
+pub mod statics;
 
 pub use guest::Guest;
 pub use host::Host;
