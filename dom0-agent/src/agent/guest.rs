@@ -13,7 +13,7 @@ use parapet_wire::driver::DeviceKind;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xen_abi::domain::ShutdownReason;
 
 /// A guest behind its lock.
@@ -173,6 +173,14 @@ impl Guest {
             ProtectClass::Failover => wire::Protection::Failover,
             ProtectClass::Continuous => wire::Protection::Continuous,
         }
+    }
+
+    /// Silence of its heartbeat after which it counts as hung, if that is watched.
+    #[must_use]
+    pub fn heartbeat_timeout(&self) -> Option<Duration> {
+        watching(&self.record.config.protect)
+            .heartbeat_timeout_ms
+            .map(Duration::from_millis)
     }
 
     /// Changes protection class and, if given, the way of watching.

@@ -24,6 +24,7 @@ pub mod drivers;
 pub mod error;
 pub mod furnish;
 pub mod guest;
+pub mod heartbeats;
 pub mod hotplug;
 pub mod links;
 pub mod process;
@@ -183,6 +184,16 @@ impl Agent {
     pub fn guests(&self) -> Vec<wire::Guest> {
         let all: Vec<SharedGuest> = self.table().values().cloned().collect();
         all.iter().map(|guest| lock(guest).public()).collect()
+    }
+
+    /// All guests, without waiting for any of them.
+    #[must_use]
+    pub fn shared_guests(&self) -> Vec<(Uuid, SharedGuest)> {
+        let table = self.table();
+        table
+            .iter()
+            .map(|(uuid, guest)| (*uuid, Arc::clone(guest)))
+            .collect()
     }
 
     /// Returns when the table of guests can be looked into: proof that nobody holds it for good.

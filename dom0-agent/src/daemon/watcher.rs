@@ -2,17 +2,15 @@
 
 use super::Shared;
 use super::alive::{NEWS_TURN, Pulse};
+use crate::agent::News;
 use crate::agent::drivers::DriverNews;
 use crate::agent::guest::SharedGuest;
-use crate::agent::{News, handle};
+use crate::agent::heartbeats::Heartbeats;
 use crate::layout::paths;
-use parapet_wire::agent::Event;
-use parapet_wire::heartbeat as beat;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use xen_abi::ids::DomId;
-use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
 use xen_host::xenstore::watch::Watch;
 
 /// First pause before a driver that could not be replaced is tried again; doubles up to [`RETRY_MOST`].
@@ -23,8 +21,6 @@ const RETRY_MOST: Duration = Duration::from_secs(10);
 const RETRIES: u32 = 30;
 /// Longest time between two looks at all domains: what a lost event can cost.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Shortest time between two heartbeats of one guest that are passed on.
-const HEARTBEAT_GRAIN: Duration = Duration::from_millis(100);
 
 /// Deals with news from the agent and the drivers.
 pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse: Pulse) {
@@ -125,7 +121,6 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
     let root = paths::domain(domid);
     let agent = std::sync::Arc::clone(&shared.agent);
     let device = format!("{root}/device");
-    let heartbeat = format!("{root}/{}", beat::NODE);
     let backends: Vec<String> = [
         crate::layout::device::DISK_BACKEND,
         crate::layout::device::NET_BACKEND,
@@ -138,40 +133,60 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
         for path in &backends {
             nodes.push(store.watch(path)?);
         }
-        Ok::<_, xen_host::xenstore::error::StoreError>((nodes, store.watch(&heartbeat)?))
+        Ok::<_, xen_host::xenstore::error::StoreError>(nodes)
     })
     .await;
-    let (nodes, beats) = match registered {
-        Ok(Ok(watches)) => watches,
+    let nodes = match registered {
+        Ok(Ok(nodes)) => nodes,
         other => {
             tracing::error!(%domid, ?other, "cannot watch a guest");
             return;
         }
     };
-    let mut last_beat = Instant::now();
-    loop {
-        let beat = tokio::select! {
-            more = any(&nodes) => if more { false } else { return },
-            path = beats.next() => if path.is_some() { true } else { return },
-        };
+    while any(&nodes).await {
         let Some(guest) = shared.agent.by_uuid(uuid) else {
             return;
         };
         if !still(&guest, domid) {
             return;
         }
-        if beat {
-            // A guest that writes faster is slowed down, never cut short: its last word may be its goodbye.
-            tokio::time::sleep(HEARTBEAT_GRAIN.saturating_sub(last_beat.elapsed())).await;
-            while beats.try_next().is_some() {}
-            last_beat = Instant::now();
-            report_heartbeat(&shared, uuid, domid).await;
-            continue;
-        }
         let agent = std::sync::Arc::clone(&shared.agent);
         let settled = tokio::task::spawn_blocking(move || agent.settle(&guest)).await;
         if !matches!(settled, Ok(Ok(()))) {
             tracing::error!(%domid, ?settled, "devices not settled");
+        }
+    }
+}
+
+/// Looks at all heartbeats, for ever; only while somebody listens.
+pub async fn heartbeats(shared: Shared) {
+    let mut heartbeats = Heartbeats::default();
+    loop {
+        tokio::time::sleep(heartbeats.pause()).await;
+        if shared.events.receiver_count() == 0 {
+            continue;
+        }
+        let agent = std::sync::Arc::clone(&shared.agent);
+        let looked = tokio::task::spawn_blocking(move || {
+            let told = heartbeats.look(&agent.shared_guests(), agent.seams().store.as_ref());
+            (heartbeats, told)
+        })
+        .await;
+        match looked {
+            Ok((seen, Ok(events))) => {
+                heartbeats = seen;
+                for event in events {
+                    let _ = shared.events.send(event);
+                }
+            }
+            Ok((seen, Err(error))) => {
+                heartbeats = seen;
+                tracing::warn!(%error, "cannot look at heartbeats");
+            }
+            Err(error) => {
+                heartbeats = Heartbeats::default();
+                tracing::error!(%error, "looking at heartbeats failed");
+            }
         }
     }
 }
@@ -191,28 +206,4 @@ fn still(guest: &SharedGuest, domid: DomId) -> bool {
     guest
         .try_lock()
         .map_or(true, |guest| guest.record.domid == Some(domid))
-}
-
-async fn report_heartbeat(shared: &Shared, uuid: Uuid, domid: DomId) {
-    let agent = std::sync::Arc::clone(&shared.agent);
-    let path = format!("{}/{}", paths::domain(domid), beat::NODE);
-    let value = tokio::task::spawn_blocking(move || {
-        agent.seams().store.one(TxId::NONE, StoreOp::Read(path))
-    })
-    .await;
-    let Ok(Ok(StoreReply::Value(value))) = value else {
-        return;
-    };
-    match beat::parse(&value) {
-        Some(beat::Beat::Counter(counter)) => drop(shared.events.send(Event::Heartbeat {
-            uuid: handle(uuid),
-            counter,
-        })),
-        Some(beat::Beat::Stopped) => drop(
-            shared
-                .events
-                .send(Event::HeartbeatStopped { uuid: handle(uuid) }),
-        ),
-        None => {}
-    }
 }

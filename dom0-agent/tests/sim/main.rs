@@ -24,6 +24,7 @@ mod daemon;
 mod data;
 mod devices;
 mod exhaust;
+mod heartbeats;
 mod input;
 mod recover;
 mod stop;

@@ -7,7 +7,7 @@ use ft_monitor::policy::Defaults;
 use ft_monitor::record::{Deed, Entry, Record};
 use ft_monitor::time::{Mono, Now, Wall};
 use nix::errno::Errno;
-use parapet_wire::agent::{Event, GuestState};
+use parapet_wire::agent::{Event, GuestState, Heartbeat};
 use std::time::Duration;
 use uuid::Uuid;
 use xen_abi::ids::DomId;
@@ -213,7 +213,10 @@ fn a_guest_whose_heartbeat_stops_is_restarted_and_one_that_says_goodbye_is_not()
         let (mut host, mut watchman) = protected("protect_heartbeat_timeout=5");
         let uuid = host.agent.guests()[0].uuid;
         for counter in 1..100 {
-            watchman.hear(&host, Input::Event(Event::Heartbeat { uuid, counter }));
+            watchman.hear(
+                &host,
+                Input::Event(Event::Heartbeats(vec![Heartbeat { uuid, counter }])),
+            );
             watchman.turn(&mut host);
         }
         if goodbye {

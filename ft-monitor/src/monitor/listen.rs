@@ -9,7 +9,7 @@ use crate::policy::Policy;
 use crate::record::{Deed, Outcome, Record};
 use crate::time::Now;
 use crate::verdict::Verdict;
-use parapet_wire::agent::{Event, Guest, GuestState};
+use parapet_wire::agent::{Event, Guest, GuestState, Heartbeat};
 use std::collections::BTreeSet;
 use xen_abi::domain::ShutdownReason;
 use xen_abi::ids::{DomId, Handle};
@@ -45,11 +45,13 @@ impl Monitor {
                 domid,
                 reason,
             } => self.shut_down(uuid, domid, reason, now),
-            Event::Heartbeat { uuid, counter } => {
-                if let Some(tracked) = self.guests.get_mut(&uuid) {
-                    tracked.evidence.beat(counter, now.mono);
+            Event::Heartbeats(beats) => {
+                for Heartbeat { uuid, counter } in beats {
+                    if let Some(tracked) = self.guests.get_mut(&uuid) {
+                        tracked.evidence.beat(counter, now.mono);
+                    }
+                    self.note_signs(uuid, now);
                 }
-                self.note_signs(uuid, now);
             }
             Event::HeartbeatStopped { uuid } => {
                 if let Some(tracked) = self.guests.get_mut(&uuid)

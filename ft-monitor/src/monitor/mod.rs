@@ -222,9 +222,11 @@ impl Monitor {
     #[must_use]
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Action> {
         self.notice_stall(now);
-        // What concerns one guest only is judged for that guest; the crowd is counted again at the next tick.
-        let scope = match &input {
-            Input::Event(Event::Heartbeat { uuid, .. }) => Some(*uuid),
+        // What concerns some guests only is judged for those; the crowd is counted again at the next tick.
+        let scope: Option<Vec<Handle>> = match &input {
+            Input::Event(Event::Heartbeats(beats)) => {
+                Some(beats.iter().map(|beat| beat.uuid).collect())
+            }
             _ => None,
         };
         match input {
@@ -236,7 +238,7 @@ impl Monitor {
             Input::Performed { order, result } => self.performed(&order, result, now),
         }
         match scope {
-            Some(guest) => self.judge(guest, now),
+            Some(guests) => guests.into_iter().for_each(|guest| self.judge(guest, now)),
             None => self.judge_all(now),
         }
         if now.mono.since(self.last_entry) >= ACCOUNT_EVERY && !self.book.pages.is_empty() {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::record::{End, Outcome};
 use crate::time::Wall;
-use parapet_wire::agent::{GuestState, Protection, Watching};
+use parapet_wire::agent::{GuestState, Heartbeat, Protection, Watching};
 use xen_abi::domain::ShutdownReason;
 
 const UUID: Handle = Handle([7; 16]);
@@ -143,10 +143,10 @@ fn the_answer_of_the_agent_counts_before_its_event() {
 fn a_hang_that_began_while_no_monitor_ran_is_noticed() {
     let mut monitor = watching();
     let _ = monitor.step(
-        Input::Event(Event::Heartbeat {
+        Input::Event(Event::Heartbeats(vec![Heartbeat {
             uuid: UUID,
             counter: 9,
-        }),
+        }])),
         at(2000),
     );
     let book = monitor.book.clone();
@@ -155,10 +155,10 @@ fn a_hang_that_began_while_no_monitor_ran_is_noticed() {
     let _ = successor.step(snapshot(guest(3, GuestState::Running)), at(500_000));
     // What xenstore still holds is no sign of life.
     let _ = successor.step(
-        Input::Event(Event::Heartbeat {
+        Input::Event(Event::Heartbeats(vec![Heartbeat {
             uuid: UUID,
             counter: 9,
-        }),
+        }])),
         at(500_100),
     );
     let found = pass(&mut successor, 501_000, 509_000);
@@ -240,10 +240,10 @@ fn restarts_at_the_same_time_are_bounded() {
 fn it_wakes_up_in_time_and_never_spins() {
     let mut monitor = watching();
     let _ = monitor.step(
-        Input::Event(Event::Heartbeat {
+        Input::Event(Event::Heartbeats(vec![Heartbeat {
             uuid: UUID,
             counter: 1,
-        }),
+        }])),
         at(40_000),
     );
     for ms in (40_000..60_000).step_by(7) {

@@ -1,7 +1,8 @@
 //! An agent that serves the real protocol on a real socket, with guests that are only entries in a table.
 
 use parapet_wire::agent::{
-    Cost, Event, Failure, FailureKind, Guest, GuestState, Protection, Reply, Request, Watching,
+    Cost, Event, Failure, FailureKind, Guest, GuestState, Heartbeat, Protection, Reply, Request,
+    Watching,
 };
 use parapet_wire::frame::{Kind, receive, send};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -158,10 +159,10 @@ impl FakeAgent {
     pub fn beat(&self, counter: u64) {
         tell(
             &mut self.state(),
-            &Event::Heartbeat {
+            &Event::Heartbeats(vec![Heartbeat {
                 uuid: UUID,
                 counter,
-            },
+            }]),
         );
     }
 

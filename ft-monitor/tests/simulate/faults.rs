@@ -3,7 +3,7 @@
 use crate::guest::{SimGuest, Truth};
 use crate::world::World;
 use ft_monitor::time::Mono;
-use parapet_wire::agent::Event;
+use parapet_wire::agent::{Event, Heartbeat};
 use std::time::Duration;
 use xen_abi::domain::ShutdownReason;
 
@@ -164,10 +164,10 @@ impl World {
             {
                 let event = match guest.silenced {
                     true => Event::HeartbeatStopped { uuid: guest.uuid },
-                    false => Event::Heartbeat {
+                    false => Event::Heartbeats(vec![Heartbeat {
                         uuid: guest.uuid,
                         counter: guest.beats,
-                    },
+                    }]),
                 };
                 self.events.push_back(event);
             }

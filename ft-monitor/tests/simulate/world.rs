@@ -11,7 +11,7 @@ use ft_monitor::monitor::{Action, Input, Monitor, Order, Performed, Question, Ru
 use ft_monitor::policy::Defaults;
 use ft_monitor::record::{Entry, Record};
 use ft_monitor::time::{Mono, Now, Wall};
-use parapet_wire::agent::{Event, GuestState};
+use parapet_wire::agent::{Event, GuestState, Heartbeat};
 use std::collections::VecDeque;
 use std::time::Duration;
 use xen_abi::domain::ShutdownReason;
@@ -189,7 +189,7 @@ impl World {
             }
             if let Some(counter) = self.guests[index].beat(now) {
                 let uuid = self.guests[index].uuid;
-                self.tell(Event::Heartbeat { uuid, counter });
+                self.tell(Event::Heartbeats(vec![Heartbeat { uuid, counter }]));
             }
         }
     }

@@ -265,6 +265,15 @@ pub enum GuestState {
     Dying,
 }
 
+/// A heartbeat that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Which guest.
+    pub uuid: Handle,
+    /// Its counter.
+    pub counter: u64,
+}
+
 /// What happened to guests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
@@ -281,13 +290,8 @@ pub enum Event {
         /// Why.
         reason: ShutdownReason,
     },
-    /// A guest's heartbeat was seen.
-    Heartbeat {
-        /// Which guest.
-        uuid: Handle,
-        /// Its counter.
-        counter: u64,
-    },
+    /// The heartbeats that moved since the last look at all of them.
+    Heartbeats(Vec<Heartbeat>),
     /// A driver died and was replaced.
     DriverReplaced {
         /// Which guest.

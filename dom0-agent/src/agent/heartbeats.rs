@@ -1,0 +1,140 @@
+//! All heartbeats, looked at together.
+//!
+//! ```text
+//!   every pause() ──▶ guests that run ──▶ one pipelined read of all their nodes ──▶ what moved ──▶ one event
+//! ```
+//!
+//! A watch on each node would wake xenstored, the agent and the monitor once for every guest and beat; a look costs the same for one guest and for
+//! fifty. A guest whose lock is taken, because something is being done to it, is looked at as it was known before.
+
+use super::guest::SharedGuest;
+use super::handle;
+use crate::layout::paths;
+use parapet_wire::agent::{Event, Heartbeat};
+use parapet_wire::heartbeat::{self as wire, Beat};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use uuid::Uuid;
+use xen_abi::ids::DomId;
+use xen_host::xenstore::error::StoreError;
+use xen_host::xenstore::store::{Store, StoreOp, StoreReply, TxId};
+
+/// Longest pause between two looks: one beat of `parapet-guest`.
+const PAUSE_MOST: Duration = Duration::from_secs(1);
+/// Shortest pause.
+const PAUSE_LEAST: Duration = Duration::from_millis(250);
+/// Looks within the shortest silence after which a guest counts as hung.
+const LOOKS_WITHIN_TIMEOUT: u32 = 8;
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub struct Heartbeats {
+    known: BTreeMap<Uuid, Known>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    domid: DomId,
+    timeout: Option<Duration>,
+    last: Option<Beat>,
+}
+
+impl Heartbeats {
+    /// Reads the nodes of all `guests` at once; what there is to tell.
+    ///
+    /// # Errors
+    /// xenstored does not answer. What a single guest has done to its node is no error: it is not told.
+    pub fn look(
+        &mut self,
+        guests: &[(Uuid, SharedGuest)],
+        store: &dyn Store,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.refresh(guests);
+        if self.known.is_empty() {
+            return Ok(Vec::new());
+        }
+        let nodes: Vec<StoreOp> = self
+            .known
+            .values()
+            .map(|known| StoreOp::Read(format!("{}/{}", paths::domain(known.domid), wire::NODE)))
+            .collect();
+        let values = store.call(TxId::NONE, &nodes)?;
+        let mut beats = Vec::new();
+        let mut events = Vec::new();
+        for ((uuid, known), value) in self.known.iter_mut().zip(values) {
+            let Ok(StoreReply::Value(value)) = value else {
+                continue;
+            };
+            let beat = wire::parse(&value);
+            if beat.is_none() || beat == known.last {
+                continue;
+            }
+            known.last = beat;
+            let uuid = handle(*uuid);
+            match beat {
+                Some(Beat::Counter(counter)) => beats.push(Heartbeat { uuid, counter }),
+                Some(Beat::Stopped) => events.push(Event::HeartbeatStopped { uuid }),
+                None => {}
+            }
+        }
+        if !beats.is_empty() {
+            events.push(Event::Heartbeats(beats));
+        }
+        Ok(events)
+    }
+
+    /// How long to wait until the next look.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        let shortest = self.known.values().filter_map(|known| known.timeout).min();
+        shortest.map_or(PAUSE_MOST, |timeout| {
+            (timeout / LOOKS_WITHIN_TIMEOUT).clamp(PAUSE_LEAST, PAUSE_MOST)
+        })
+    }
+
+    /// Takes over which guests there are, and in which domains. In another domain every beat is new.
+    fn refresh(&mut self, guests: &[(Uuid, SharedGuest)]) {
+        let before = std::mem::take(&mut self.known);
+        for (uuid, guest) in guests {
+            let old = before.get(uuid).copied();
+            let now = match guest.try_lock() {
+                Ok(guest) => guest.record.domid.map(|domid| Known {
+                    domid,
+                    timeout: guest.heartbeat_timeout(),
+                    last: old
+                        .filter(|old| old.domid == domid)
+                        .and_then(|old| old.last),
+                }),
+                Err(_) => old,
+            };
+            if let Some(now) = now {
+                self.known.insert(*uuid, now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_timeout_says_how_often() {
+        let with = |timeouts: &[Option<u64>]| {
+            let known = timeouts.iter().enumerate().map(|(n, timeout)| {
+                let known = Known {
+                    domid: DomId(1),
+                    timeout: timeout.map(Duration::from_secs),
+                    last: None,
+                };
+                (Uuid::from_u128(n as u128), known)
+            });
+            let known = known.collect();
+            Heartbeats { known }.pause().as_millis()
+        };
+        assert_eq!(with(&[]), 1000);
+        assert_eq!(with(&[None, None]), 1000);
+        assert_eq!(with(&[Some(60), Some(4), None]), 500);
+        assert_eq!(with(&[Some(1)]), 250);
+    }
+}
