@@ -33,12 +33,14 @@ pub const POLICY_ENTRIES: u64 = 4096;
 /// Xenstore keys of a device model.
 pub const EMULATOR_XENSTORE_BYTES: u64 = MIB;
 /// Saved state of a device model; QEMU's is some 100 KiB.
-pub const EMULATOR_CONTEXT_BYTES: u64 = 64 * MIB;
+pub const EMULATOR_CONTEXT_BYTES: u64 = 16 * MIB;
 /// Body of a record that is only there to be skipped, in the libxl layer, whose format names no limit.
 pub const OPTIONAL_BYTES: u64 = RECORD_BYTES;
 
-/// Read or skipped in one go; also how much memory a length alone can cost before bytes arrive.
+/// Read in one go at first; also how much memory a length alone can cost before bytes arrive.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+/// Passed over in one go.
+pub(crate) const SKIP_BYTES: usize = 32 * 1024;
 /// Small records are gathered up to this before they go out, so that they share a system call.
 pub(crate) const GATHER_BYTES: usize = 64 * 1024;
 /// Slices in one vectored write (Linux: `IOV_MAX`).

@@ -48,6 +48,8 @@ impl At {
 }
 
 /// Writes a stream.
+///
+/// The sink needs no buffer around it; one that has a buffer is to be flushed by [`Writer::flush`] after the end.
 #[derive(Debug)]
 pub struct Writer<W> {
     sink: W,

@@ -79,12 +79,23 @@ impl XlHeader {
         within_limit(bytes as u64)
     }
 
+    /// Stock reads JSON up to its NUL, wherever that may be.
+    fn check(&self) -> Result<(), Problem> {
+        match self.config.as_deref() {
+            Some(config) if self.json && config.last() != Some(&0) => Err(Problem::Content(
+                "the configuration in it is JSON and does not end in a NUL",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Appends header and configuration.
     ///
     /// # Errors
-    /// As [`XlHeader::optional_length`].
+    /// As [`XlHeader::optional_length`], or the configuration is JSON without its NUL.
     pub fn encode(&self, into: &mut Vec<u8>) -> Result<(), Problem> {
         let length = self.optional_length()?;
+        self.check()?;
         into.extend_from_slice(&MAGIC);
         for word in [
             BYTE_ORDER,
@@ -177,10 +188,11 @@ impl Fixed {
                 })?;
             Some(config.to_vec())
         };
-        Ok(XlHeader {
+        let header = XlHeader {
             json: self.flags & FLAG_JSON != 0,
             optional_flags: self.optional_flags,
             config,
-        })
+        };
+        header.check().map(|()| header)
     }
 }

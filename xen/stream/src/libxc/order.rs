@@ -14,7 +14,7 @@
 //!
 //! Free are: the order of the static records among themselves, and that of the registers (TSC_INFO, SHARED_INFO and vcpus;
 //! TSC_INFO, HVM_CONTEXT and HVM_PARAMS), because stock and the specification differ about it; pages come in any order and any
-//! number of times. Each other record comes once, those of registers once for every checkpoint. An image of version 2 has no
+//! number of times; VERIFY stands anywhere after the first of them. Each other record comes once, those of registers once for every checkpoint. An image of version 2 has no
 //! STATIC_DATA_END: its place is before P2M_FRAMES (PV) or the first PAGE_DATA.
 //!
 //! Complete, at END and at every CHECKPOINT, is a PV domain with SHARED_INFO and at least one vcpu's BASIC, and a PVH or HVM
@@ -294,6 +294,10 @@ impl Order {
             _ => {}
         }
         let class = class(kind);
+        // Before the picture: what is missing says more than where it is missing.
+        if class == Class::Checkpoint || (class == Class::End && self.phase != Phase::Between) {
+            self.check_complete()?;
+        }
         let next = step(self.phase, class, self.domain)?;
         match class {
             Class::Static | Class::Tail if self.has(kind) && !is_of_vcpu(kind) => {
@@ -305,8 +309,6 @@ impl Order {
             Class::Verify if !self.has(Kind::PageData) => {
                 return Err(Refusal::Before(Kind::PageData.name()));
             }
-            Class::Checkpoint => self.check_complete()?,
-            Class::End if self.phase != Phase::Between => self.check_complete()?,
             _ => {}
         }
         self.phase = next;

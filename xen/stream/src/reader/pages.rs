@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 use super::source::Source;
-use crate::error::{Place, StreamError};
+use crate::error::{Place, Problem, StreamError};
 use crate::libxc::{PageEntry, Run, runs};
 use crate::limits::PAGE_BYTES;
 
@@ -55,15 +55,23 @@ impl<'a, R> Pages<'a, R> {
         bytes: u64,
         mover: impl FnMut(&mut R, u64) -> io::Result<usize>,
     ) -> Result<(), StreamError> {
+        self.take(bytes, |source| source.move_with(bytes, CONTENTS, mover))
+    }
+
+    fn take(
+        &mut self,
+        bytes: u64,
+        read: impl FnOnce(&mut Source<R>) -> Result<(), Problem>,
+    ) -> Result<(), StreamError> {
         let result = if bytes > *self.left {
-            Err(crate::Problem::Misuse {
+            Err(Problem::Misuse {
                 call: "reading that many page contents",
                 state: "with fewer left in the record",
             })
         } else {
             // What the source gave is gone, whether or not the rest comes.
             let before = self.source.offset();
-            let result = self.source.move_with(bytes, CONTENTS, mover);
+            let result = read(self.source);
             *self.left -= self.source.offset() - before;
             result
         };
@@ -93,13 +101,7 @@ impl<R: Read> Pages<'_, R> {
     /// # Errors
     /// As [`Pages::read_with`].
     pub fn skip(&mut self, pages: usize) -> Result<(), StreamError> {
-        let mut nowhere = [0; 4096];
         let bytes = (pages as u64).saturating_mul(PAGE_BYTES);
-        self.read_with(bytes, |source, left| {
-            let room = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(nowhere.len());
-            source.read(&mut nowhere[..room])
-        })
+        self.take(bytes, |source| source.skip(bytes, CONTENTS))
     }
 }

@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 use crate::error::Problem;
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, SKIP_BYTES};
 
 /// A source and how far it was read.
 #[derive(Debug)]
@@ -95,12 +95,13 @@ impl<R: Read> Source<R> {
 
     /// Reads `bytes` bytes into nowhere.
     pub fn skip(&mut self, bytes: u64, what: &'static str) -> Result<(), Problem> {
-        let mut nowhere = [0; 4096];
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut nowhere = [0; SKIP_BYTES];
         self.move_with(bytes, what, |source, left| {
-            let room = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(nowhere.len());
-            source.read(&mut nowhere[..room])
+            let room = usize::try_from(left).unwrap_or(usize::MAX);
+            source.read(&mut nowhere[..room.min(SKIP_BYTES)])
         })
     }
 
