@@ -214,10 +214,12 @@ pub enum Problem {
         oldest: u32,
     },
     /// An xl file with an image of the kind that Xen 4.5 and older made.
-    #[error(
-        "the image is of the kind of Xen 4.5 and older; convert-legacy-stream of Xen's tools makes a newer one of it"
-    )]
+    #[error("the image is of the kind of Xen 4.5 and older, which only stock xl restores")]
     Legacy,
+    /// Made of such an image by `convert-legacy-stream`, which does not keep the order of records (PV_INFO after
+    /// STATIC_DATA_END, HVM_PARAMS twice).
+    #[error("was converted from an image of Xen 4.5 or older, which only stock xl restores")]
+    Converted,
     /// Made on a big-endian machine.
     #[error("{0} is big-endian, and only little-endian can be read")]
     BigEndian(&'static str),

@@ -84,11 +84,11 @@ impl fmt::Display for Summary {
         if let Some((image, domain)) = &self.image {
             let (major, minor) = (domain.xen_major, domain.xen_minor);
             let kind = domain.kind.name();
-            write!(f, "image of version {}: {kind} domain ", image.version)?;
-            match major {
-                0 => writeln!(f, "converted from an old stream (converter {minor})")?,
-                _ => writeln!(f, "of Xen {major}.{minor}")?,
-            }
+            let version = image.version;
+            writeln!(
+                f,
+                "image of version {version}: {kind} domain of Xen {major}.{minor}"
+            )?;
         }
         for kind in libxl::Kind::ALL {
             line(f, "libxl", kind.name(), self.outer(kind))?;

@@ -118,12 +118,19 @@ impl<W: Write> Writer<W> {
     /// The headers of the image; in a libxl stream LIBXC_CONTEXT before them.
     ///
     /// # Errors
-    /// This is not its place.
+    /// This is not its place, or Xen has no version.
     pub fn image(&mut self, domain: DomainHeader) -> Result<(), StreamError> {
         if self.at == At::Outer {
             self.outer(&libxl::Record::LibxcContext)?;
         }
         self.part(At::Image, Part::ImageHeader, "the image", |writer| {
+            if domain.is_converted() {
+                return Err(Problem::Value {
+                    what: "Xen's major version",
+                    found: 0,
+                    expected: "that of a real one",
+                });
+            }
             let image = ImageHeader { version: VERSION };
             image.encode(&mut writer.gathered);
             domain.encode(&mut writer.gathered);

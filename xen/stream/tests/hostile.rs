@@ -99,7 +99,7 @@ fn a_stream_cut_anywhere_is_cut_and_the_error_names_the_record() {
 enum Fate {
     /// The stream is refused.
     Refused,
-    /// It means the same, but for words that are only told: Xen's version, optional flags, the converter's mark.
+    /// It means the same, but for words that are only told: Xen's version, optional flags.
     Told,
     /// Zeros of the padding after an opaque body became part of it: the format cannot tell.
     Padded,
@@ -135,12 +135,11 @@ fn structure(bytes: &[u8]) -> Vec<(usize, u8, Fate)> {
                     _ => Fate::Refused,
                 });
             }
-            What::Stream => push(begin..end, &|at, bit| match (at - begin, bit) {
-                (15, 1) => Fate::Told,
-                _ => Fate::Refused,
-            }),
-            What::Image => push(begin..end, &|at, _| match at - begin {
-                32..40 => Fate::Told,
+            What::Stream => push(begin..end, &refused),
+            // Xen's version is 4.20; major version 0 is that of a converter.
+            What::Image => push(begin..end, &|at, bit| match (at - begin, bit) {
+                (32, 2) => Fate::Refused,
+                (32..40, _) => Fate::Told,
                 _ => Fate::Refused,
             }),
             What::Outer(kind) => {
@@ -409,6 +408,11 @@ fn streams_of_others_are_told_apart() {
             "a libxl stream of version 3 is newer than version 2, the newest",
         ),
         (xl(stream + 15, 1), "the stream is big-endian"),
+        (
+            xl(stream + 15, 2),
+            "was converted from an image of Xen 4.5 or older",
+        ),
+        (xl(image + 32, 4), "libxc domain header at byte"),
         (
             xl(image, 1),
             "the marker is 0xfeffffffffffffff where 0xffffffffffffffff is the mark of a libxc image",

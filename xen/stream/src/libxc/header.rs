@@ -129,11 +129,17 @@ pub struct DomainHeader {
     pub kind: DomainKind,
     /// Xen's major version where it was saved; 0 if a converter of old images made it.
     pub xen_major: u32,
-    /// Xen's minor version, or that of the converter.
+    /// Xen's minor version there, or that of the converter.
     pub xen_minor: u32,
 }
 
 impl DomainHeader {
+    /// Whether a converter made this of an image of Xen 4.5 or older.
+    #[must_use]
+    pub const fn is_converted(self) -> bool {
+        self.xen_major == 0
+    }
+
     /// Judges the bytes.
     ///
     /// # Errors

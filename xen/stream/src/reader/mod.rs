@@ -276,6 +276,9 @@ impl<R: Read> Reader<R> {
             .fill(&mut bytes, "the header")
             .and_then(|()| LibxlHeader::decode(&bytes))
             .map_err(|problem| place.says(problem))?;
+        if header.converted {
+            return Err(place.says(Problem::Converted));
+        }
         self.at = At::Outer;
         Ok(header)
     }
@@ -295,6 +298,9 @@ impl<R: Read> Reader<R> {
             .fill(&mut bytes, "the header")
             .and_then(|()| DomainHeader::decode(&bytes))
             .map_err(|problem| place.says(problem))?;
+        if domain.is_converted() {
+            return Err(place.says(Problem::Converted));
+        }
         self.image = Some(libxc::Order::new(image.version, domain.kind, self.mode));
         if let Some(outer) = &mut self.outer {
             outer.image_is_of(domain.kind);
