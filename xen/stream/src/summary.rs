@@ -1,4 +1,6 @@
 //! What a stream holds, counted.
+//!
+//! Reader and writer keep one while they go; both count the same of the same stream. It prints as lines for people.
 
 use std::fmt;
 

@@ -5,9 +5,13 @@
 mod common;
 
 use common::{Sample, Span, What, as_version_2, walk};
+use xen_abi::ids::VcpuId;
 use xen_stream::libxc::order::{Class, Phase, step};
-use xen_stream::libxc::{DomainKind, Kind};
-use xen_stream::{Layer, Mode, libxl, verify};
+use xen_stream::libxc::{
+    DomainHeader, DomainKind, Kind, P2mFrames, PageEntry, PageKind, Pfn, PvInfo, Record, VcpuPart,
+    VcpuRecord,
+};
+use xen_stream::{Layer, Mode, StreamError, Writer, libxl, verify};
 
 #[test]
 fn the_picture_of_the_image_is_the_code() {
@@ -336,4 +340,59 @@ fn each_kind_of_domain_has_its_own_records() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("beside the image of a PV domain"), "{error}");
+}
+
+/// A PV image of this width with a list of frames of `frames` pages and a vcpu of `registers` bytes.
+fn pv_of_width(info: PvInfo, frames: usize, registers: u64) -> Result<Vec<u8>, StreamError> {
+    let mut writer = Writer::new(vec![], Layer::Libxc, Mode::Plain);
+    writer.image(DomainHeader {
+        kind: DomainKind::Pv,
+        xen_major: 4,
+        xen_minor: 20,
+    })?;
+    writer.record(&Record::PvInfo(info))?;
+    writer.record(&Record::StaticDataEnd)?;
+    // 512 entries of 8 bytes or 1024 of 4 are a page of the list.
+    writer.record(&Record::P2mFrames(P2mFrames {
+        first: 0,
+        last: 2047,
+        frames: vec![1; frames],
+    }))?;
+    let invalid = PageEntry {
+        pfn: Pfn(1),
+        kind: PageKind::Invalid,
+    };
+    writer.pages(&[invalid], &[])?;
+    writer.record(&Record::SharedInfo(Box::new([0; 4096])))?;
+    writer.record(&Record::Vcpu(VcpuRecord {
+        vcpu: VcpuId(0),
+        part: VcpuPart::Basic,
+        state: vec![0; usize::try_from(registers).unwrap()],
+    }))?;
+    writer.record(&Record::End)?;
+    Ok(writer.into_sink())
+}
+
+#[test]
+fn records_of_a_pv_guest_agree_about_its_width() {
+    for (info, frames, registers) in [(PvInfo::Bits64, 4, 5168), (PvInfo::Bits32, 2, 2800)] {
+        let bytes = pv_of_width(info, frames, registers).unwrap();
+        verify(&bytes[..], Layer::Libxc, Mode::Plain).unwrap();
+        let other = 5168 + 2800 - registers;
+        for (wrong, name) in [
+            (
+                pv_of_width(info, frames + 1, registers),
+                "X86_PV_P2M_FRAMES",
+            ),
+            (
+                pv_of_width(info, frames - 1, registers),
+                "X86_PV_P2M_FRAMES",
+            ),
+            (pv_of_width(info, frames, other), "X86_PV_VCPU_BASIC"),
+        ] {
+            let text = wrong.unwrap_err().to_string();
+            let width = format!("does not fit a guest of width {}", info.width());
+            assert!(text.contains(name) && text.contains(&width), "{text}");
+        }
+    }
 }

@@ -1,4 +1,7 @@
 //! Records that only images of PVH and HVM domains have: the context blob, and parameters.
+//!
+//! [`super::Record`] takes them apart. A context must hold together, since it is handed to Xen as a whole long after it was
+//! read; which parameters may be set is for the restorer.
 
 use crate::bytes::Fields;
 use crate::error::{Expected, Problem};

@@ -1,4 +1,7 @@
 //! What the guest's processor is: CPUID leaves, model specific registers, and its clock.
+//!
+//! [`super::Record`] takes them apart, into the structures that Xen's calls take. Whether this host can be such a processor is
+//! for Xen to say.
 
 use crate::bytes::{Fields, exactly};
 use crate::error::{Expected, Problem};

@@ -1,4 +1,8 @@
 //! Records that only images of PV domains have: width, list of frames, vcpus.
+//!
+//! [`super::Record`] takes them apart; what they say of each other (a 64-bit guest's registers are longer) is for
+//! [`super::Order`]. The state of a vcpu is a blob of Xen's own, and nobody here looks into it: page numbers that stand where
+//! Xen has frame numbers are put there by the saver, and taken out by the restorer.
 
 use crate::bytes::{Fields, exactly, u64s};
 use crate::error::{Expected, Problem};
