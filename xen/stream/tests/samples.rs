@@ -165,6 +165,24 @@ fn more_contents_than_there_are_cannot_be_taken() {
 }
 
 #[test]
+fn after_an_error_there_is_nothing_more() {
+    let bytes = Sample::Pv.bytes(Layer::Xl);
+    let mut damaged = bytes.clone();
+    // The type of a record in the middle; those behind it are as good as ever.
+    let spans = common::walk(&bytes, Layer::Xl);
+    damaged[spans[8].begin] = 0x77;
+    let mut reader = Reader::new(&damaged[..], Layer::Xl, Mode::Plain);
+    let error = loop {
+        if let Err(error) = reader.next() {
+            break error.to_string();
+        }
+    };
+    assert!(error.contains("unknown type 0x77"), "{error}");
+    let again = reader.next().unwrap_err().to_string();
+    assert!(again.contains("not possible after an error"), "{again}");
+}
+
+#[test]
 fn what_follows_the_end_is_left_in_the_source() {
     for sample in Sample::ALL {
         let mut bytes = sample.bytes(Layer::Xl);
