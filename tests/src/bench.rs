@@ -17,7 +17,7 @@ use crate::rig::{Host, deadline};
 use crate::stock::Kind;
 use crate::timeline::Timeline;
 
-use guest::{Backend, BenchGuest};
+use guest::{Backend, BenchGuest, Medium};
 use table::{BlockRow, NetRow, Table};
 
 /// Our `xl`, on the product disk.
@@ -41,12 +41,31 @@ impl Part {
     pub const ALL: [Self; 3] = [Self::Commands, Self::Block, Self::Net];
 }
 
-/// Measures `parts` on `host`, which must be deterministic for the figures to mean anything; devices in a guest of each of `kinds`.
+/// What to measure, and on what.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// What.
+    pub parts: &'a [Part],
+    /// Kinds of guest for devices.
+    pub kinds: &'a [Kind],
+    /// Where their disk lies.
+    pub medium: Medium,
+}
+
+/// Does what `plan` says on `host`, which must be deterministic for the figures to mean anything.
 ///
 /// # Errors
 /// When the rig or the stock tools fail. When ours fail, the table says so instead.
-pub fn run(host: &Host, parts: &[Part], kinds: &[Kind], timeline: &mut Timeline) -> Result<Table> {
-    let mut table = Table::default();
+pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table> {
+    let Plan {
+        parts,
+        kinds,
+        medium,
+    } = plan;
+    let mut table = Table {
+        medium: medium.name(),
+        ..Table::default()
+    };
     let ours = match timeline.step("our agent starts", || start_our_agent(host)) {
         Ok(()) => true,
         Err(error) => {
@@ -59,7 +78,7 @@ pub fn run(host: &Host, parts: &[Part], kinds: &[Kind], timeline: &mut Timeline)
     }
     if parts.contains(&Part::Block) || parts.contains(&Part::Net) {
         timeline.step("disk and ramdisk of the timed guests", || {
-            guest::prepare(host)
+            guest::prepare(host, medium)
         })?;
         for kind in kinds {
             devices(host, parts, *kind, ours, &mut table, timeline)?;

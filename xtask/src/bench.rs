@@ -21,6 +21,24 @@ pub struct Arguments {
     /// Measure devices in a PV guest as well as in a PVH guest
     #[arg(long)]
     pv: bool,
+    /// What the file behind a guest's disk lies on, in dom0's memory
+    #[arg(long, value_enum, default_value = "ext4")]
+    medium: Medium,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Medium {
+    Ext4,
+    Tmpfs,
+}
+
+impl From<Medium> for bench::guest::Medium {
+    fn from(medium: Medium) -> Self {
+        match medium {
+            Medium::Ext4 => Self::Ext4,
+            Medium::Tmpfs => Self::Tmpfs,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -56,10 +74,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         &[Kind::Pvh]
     };
+    let plan = bench::Plan {
+        parts: &parts,
+        kinds,
+        medium: arguments.medium.into(),
+    };
     let shape = Shape::deterministic();
     timeline.step("booted deterministic host", || snapshot::of(&shape))?;
     let host = timeline.step("a fork of it", || Host::fork(&shape))?;
-    let outcome = bench::run(&host, &parts, kinds, &mut timeline);
+    let outcome = bench::run(&host, plan, &mut timeline);
     let table = match outcome {
         Ok(table) => table,
         Err(error) => {

@@ -8,10 +8,10 @@ use stack_tests::rig::{Shape, image, snapshot};
 /// What to make.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Kinds of host to boot as well: plain, deterministic, systemd
+    /// Kinds of host to boot as well: plain, deterministic, systemd, debian12
     #[arg(value_name = "SHAPE")]
     shapes: Vec<String>,
-    /// Debian suite of dom0
+    /// Debian suite of the image
     #[arg(long, default_value = "trixie")]
     suite: String,
 }
@@ -26,10 +26,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     for name in &arguments.shapes {
         let shape =
             Shape::named(name).with_context(|| format!("no kind of host is called {name}"))?;
-        let shape = Shape {
-            suite: arguments.suite.clone(),
-            ..shape
-        };
         println!("snapshot   {}", snapshot::of(&shape)?.dir.display());
     }
     Ok(ExitCode::SUCCESS)

@@ -25,7 +25,7 @@ enum Verb {
     Up {
         /// Its name
         name: String,
-        /// plain, deterministic or systemd
+        /// plain, deterministic, systemd or debian12
         #[arg(long, default_value = "plain")]
         shape: String,
         /// Mount target/dist at /lab/dist

@@ -67,13 +67,14 @@ fn read_in_background(mut terminal: std::fs::File) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-/// What stands between the marks, and the exit code behind the second.
+/// What stands between the marks, and the exit code behind the second. The kernel may speak up between a mark and the end of its line.
 fn answer_in(seen: &str, mark: &str) -> Option<(String, u8)> {
     let text = seen.replace('\r', "");
-    let (_, after) = text.split_once(&format!("<<{mark}\n"))?;
+    let (_, after) = text.split_once(&format!("<<{mark}"))?;
     let (answer, tail) = after.split_once(&format!(">>{mark} "))?;
-    let (code, _) = tail.split_once('\n')?;
-    Some((answer.to_owned(), code.trim().parse().ok()?))
+    let (code, _) = tail.split_once(|c: char| !c.is_ascii_digit())?;
+    let answer = answer.strip_prefix('\n').unwrap_or(answer);
+    Some((answer.to_owned(), code.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -88,6 +89,13 @@ mod tests {
             answer_in(seen, "ab"),
             Some(("file\n[ 1.0] kernel\n".to_owned(), 3))
         );
+    }
+
+    #[test]
+    fn a_kernel_message_on_the_line_of_a_mark_is_no_part_of_it() {
+        let seen = "<<ab[ 1.0] early\r\nfile\r\n>>ab 12[ 2.0] watchdog did not stop!\r\n";
+        let found = answer_in(seen, "ab");
+        assert_eq!(found, Some(("[ 1.0] early\nfile\n".to_owned(), 12)));
     }
 
     #[test]

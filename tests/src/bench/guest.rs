@@ -11,8 +11,8 @@ use super::OUR_XL;
 
 /// Its ramdisk in dom0.
 const RAMDISK: &str = "/run/initrd-bench";
-/// Its disk in dom0: a file in memory, all of it allocated.
-pub const IMAGE: &str = "/dev/shm/bench.raw";
+/// Its disk in dom0: a file, all of it allocated.
+const IMAGE: &str = "/run/medium/bench.raw";
 /// Size of that file.
 const IMAGE_MIB: u32 = 64;
 
@@ -26,8 +26,34 @@ done
 (cd /run/bench; find . -mindepth 1 | busybox cpio -o -H newc) > /run/bench.cpio 2> /dev/null
 cat /lab/guest/initrd /run/bench.cpio > $RAMDISK
 rm -r /run/bench /run/bench.cpio
-dd if=/dev/zero of=$IMAGE bs=1M count=$IMAGE_MIB 2> /dev/null
+mkdir -p /run/medium
+case $MEDIUM in
+    tmpfs) mount -t tmpfs medium /run/medium ;;
+    ext4) modprobe brd rd_nr=1 rd_size=$((IMAGE_MIB * 3 / 2 * 1024)); mke2fs -q -t ext4 -m 0 /dev/ram0; mount /dev/ram0 /run/medium ;;
+esac
+dd if=/dev/zero of=$IMAGE bs=1M count=$IMAGE_MIB conv=fsync 2> /dev/null
 "#;
+
+/// Where the guest's disk lies in dom0. Either is memory, because a virtio disk would be waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Medium {
+    /// A file on ext4, as most raw images are, on a block device in memory.
+    #[default]
+    Ext4,
+    /// A file on tmpfs, which can do no direct I/O.
+    Tmpfs,
+}
+
+impl Medium {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Tmpfs => "tmpfs",
+        }
+    }
+}
 
 /// What serves a guest's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,9 +104,10 @@ impl fmt::Display for Backend {
 ///
 /// # Errors
 /// When dom0 lacks a program or room.
-pub fn prepare(host: &Host) -> Result<()> {
+pub fn prepare(host: &Host, medium: Medium) -> Result<()> {
     let size = IMAGE_MIB.to_string();
-    let variables = format!("RAMDISK={RAMDISK} IMAGE={IMAGE} IMAGE_MIB={size}\n");
+    let medium = medium.name();
+    let variables = format!("RAMDISK={RAMDISK} IMAGE={IMAGE} IMAGE_MIB={size} MEDIUM={medium}\n");
     let script = variables + MAKE_RAMDISK;
     host.ok(&[
         "sh",

@@ -125,6 +125,8 @@ pub struct Table {
     pub costs: Vec<CostRow>,
     /// Disks.
     pub blocks: Vec<BlockRow>,
+    /// What the file behind them lies on.
+    pub medium: &'static str,
     /// Interfaces.
     pub nets: Vec<NetRow>,
     /// What could not be measured, and why.
@@ -184,7 +186,12 @@ impl Table {
         writeln!(
             f,
             "\n| {:<46} | {:>14} | {:>14} | {:>14} | {:>21} | {:>21} |",
-            "disk", "ours", "qdisk", "blkback, loop", "ours / qdisk", "ours / blkback"
+            format!("disk: a raw file on {}", self.medium),
+            "ours",
+            "qdisk",
+            "blkback, loop",
+            "ours / qdisk",
+            "ours / blkback"
         )?;
         writeln!(
             f,

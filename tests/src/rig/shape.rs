@@ -68,12 +68,27 @@ impl Shape {
         }
     }
 
+    /// Debian 12: Xen 4.17 and a 6.1 kernel.
+    #[must_use]
+    pub fn debian12() -> Self {
+        Self {
+            name: "debian12".into(),
+            suite: "bookworm".into(),
+            ..Self::default()
+        }
+    }
+
     /// The shape of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::default(), Self::deterministic(), Self::systemd()]
-            .into_iter()
-            .find(|shape| shape.name == name)
+        [
+            Self::default(),
+            Self::deterministic(),
+            Self::systemd(),
+            Self::debian12(),
+        ]
+        .into_iter()
+        .find(|shape| shape.name == name)
     }
 
     /// Xen's command line. Without `eager-fpu` SSE registers are lost between domains under emulation.

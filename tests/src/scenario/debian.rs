@@ -71,12 +71,12 @@ pub fn start_verifying(host: &Host) -> Result<()> {
 /// # Errors
 /// When the disk stands still.
 pub fn wait_for_requests(host: &Host, count: u64) -> Result<()> {
-    // Reads and writes that are done, as the guest counts them. The guest itself looks, and rarely: asking it over its console takes the one CPU
-    // from fio.
+    // Reads and writes that are done, as the guest counts them. The guest itself looks, and rarely, and waits without starting a program: asking it
+    // over its console takes the one CPU from fio, and so does a `sleep`.
     let look = "read -r reads _ _ _ writes rest < /sys/block/xvda/stat; now=$((reads + writes))";
     host.guest(NAME)
         .sh(&format!(
-            "{look}; goal=$((now + {count})); while {look}; [ $now -lt $goal ]; do sleep 0.5; done"
+            "bash -c 'exec 3<> <(:); {look}; goal=$((now + {count})); while {look}; [ $now -lt $goal ]; do read -t 0.5 -u 3; done; true'"
         ))
         .with_context(|| format!("the disk of {NAME} stands still"))
         .map(drop)

@@ -77,6 +77,14 @@ fn kill(host: &Host, process: &str, domid: u32) -> Result<()> {
     }
 }
 
+/// Kills the driver of a guest with `-9` and waits for the next one.
+///
+/// # Errors
+/// When none comes.
+pub fn kill_driver(host: &Host, guest: &str) -> Result<()> {
+    kill(host, "split-driver", host.guest(guest).domid()?)
+}
+
 /// Something that befalls a guest.
 #[derive(Debug, Clone, Copy)]
 pub struct Injury {
@@ -196,33 +204,29 @@ fn crash(host: &Host, guest: &Guest) -> Result<()> {
 
 /// Hangs a guest from inside (see [`crate::rig::hang`]), and sees that it is deaf while Xen goes on running it.
 fn hang(host: &Host, guest: &Guest) -> Result<()> {
-    // Typed without waiting for an answer: there is none.
     let inside = host.guest(&guest.name);
-    host.sh(&format!(
-        "printf '\\ninsmod /modules/hang.ko\\n' > {}",
-        inside.console()?
+    // The insmod is typed without waiting for an answer: there is none. All in one script, in dom0: the monitor leaves little time to look. The last two
+    // columns of `xl list` are state and CPU seconds.
+    let looked = host.sh(&format!(
+        "look() {{ {xl} list {domid} | awk 'END {{ print $(NF - 1), $NF }}'; }}; \
+         printf '\\ninsmod /modules/hang.ko\\n' > {console}; \
+         while ping -c 1 -W 1 10.77.0.{address} > /dev/null; do :; done; \
+         first=$(look); next=$first; while [ \"$next\" = \"$first\" ]; do next=$(look); done; echo \"$first $next\"",
+        xl = stock::XL,
+        domid = inside.domid()?,
+        console = inside.console()?,
+        address = guest.address,
     ))?;
-    host.wait_until(
-        &format!("! ping -c 1 -W 1 10.77.0.{}", guest.address),
-        deadline::SETTLE,
-    )?;
-    // The last two columns of `xl list` are state and CPU seconds.
-    let column = |number: &str| {
-        format!(
-            "{} list {} | tail -n 1 | awk '{{ print ${number} }}'",
-            stock::XL,
+    let words: Vec<&str> = looked.split_whitespace().collect();
+    let [_, before, state, after] = words[..] else {
+        anyhow::bail!(
+            "{} was gone before it could be seen to hang: {looked:?}",
             guest.name
         )
     };
-    let used = host.sh(&column("NF"))?;
-    host.wait_until(
-        &format!("[ \"$({})\" != {} ]", column("NF"), used.trim()),
-        deadline::SETTLE,
-    )?;
-    let state = host.sh(&column("(NF - 1)"))?;
     ensure!(
-        !state.contains(['b', 'p', 's', 'c', 'd']),
-        "{} does not spin, its state is {state}",
+        before != after && !state.contains(['b', 'p', 's', 'c', 'd']),
+        "{} does not spin: {looked}",
         guest.name
     );
     Ok(())
