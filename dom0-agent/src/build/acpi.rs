@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The fixed hardware of the FADT is what stock Xen tools announce, so that a guest sees no difference when it moves.
-//! The guest shuts down by hypercall, not by ACPI. Pure. Source: ACPI 5.0 chapter 5; `toolstack-internals.md` 5.6.
+//! The guest shuts down by hypercall, not by ACPI. Pure. Source: ACPI 5.0 chapter 5; Xen `tools/libacpi`.
 
 /// OEM and creator ids as stock tools write them, so that kernels' quirk tables match.
 const OEM_ID: &[u8; 6] = b"Xen\0\0\0";

@@ -3,7 +3,7 @@
 //! * PV: no invariant TSC; HTT and CMP_LEGACY as on the host, because a PV guest sees the real topology.
 //! * PVH: no nested virtualisation; topology told so that a vcpu's APIC id is twice its number (no hyper-threads).
 //!
-//! Pure; leaves that a CPU does not have are left alone. Source: `toolstack-internals.md` 4.6; Intel SDM and AMD APM, CPUID.
+//! Pure; leaves that a CPU does not have are left alone. Source: Intel SDM and AMD APM, CPUID.
 
 use xen_host::seam::{CpuPolicy, CpuidLeaf};
 

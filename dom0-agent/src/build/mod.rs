@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Plans are values: where everything lies and what it holds is decided before the domain exists. Xenstore, devices and
-//! unpausing are the caller's. Source: `toolstack-internals.md` sections 4 and 5.
+//! unpausing are the caller's. Source: Xen `tools/libs/guest/xg_dom_x86.c`, `xg_dom_boot.c`.
 
 pub mod acpi;
 pub mod cpu_policy;

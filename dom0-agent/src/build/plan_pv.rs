@@ -10,7 +10,7 @@
 //! pfn and virtual address run in parallel from `virt_base`. The initrd stands in the first place only if the kernel
 //! cannot take an unmapped one, the p2m list only if the kernel names no place for it or one that is not usable. The
 //! order is part of the interface: kernels find free memory behind the mapped part. Pure; no hypercall, no clock.
-//! Source: `toolstack-internals.md` 4.4; Linux `arch/x86/xen/mmu_pv.c` and `setup.c` for what is relied on.
+//! Source: Xen `tools/libs/guest/xg_dom_x86.c`; Linux `arch/x86/xen/mmu_pv.c` and `setup.c` for what is relied on.
 
 use super::error::BuildError;
 use super::limits::{MIB, PAGE, PV_COMMAND_LINE};

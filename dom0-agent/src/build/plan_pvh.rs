@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All that is loaded lies below 4 GiB in low RAM: the guest starts in 32-bit mode without paging. ACPI tables and the
-//! eight special pages are extra pages in the hole. Pure. Source: `toolstack-internals.md` 5.2 to 5.4; `docs/misc/pvh`.
+//! eight special pages are extra pages in the hole. Pure. Source: Xen `docs/misc/pvh`, `tools/libs/guest/xg_dom_x86.c`.
 
 use super::acpi;
 use super::error::BuildError;

@@ -1,7 +1,7 @@
 //! Builds a PV guest by its plan.
 //!
 //! Order is law here: vcpus before the policy, memory before tables, and every writable mapping gone before the L4 is
-//! pinned, because Xen turns no page into a table that anybody can write. Source: `toolstack-internals.md` 4.1 to 4.5.
+//! pinned, because Xen turns no page into a table that anybody can write. Source: Xen `tools/libs/guest/xg_dom_x86.c`.
 
 use super::error::{BuildError, Step};
 use super::fill::GuestMemory;

@@ -1,7 +1,7 @@
 //! Builds a PVH guest by its plan.
 //!
 //! The paging pool comes before memory, which is mapped from it; the register state comes last, because every load of it
-//! takes all vcpus down. Source: `toolstack-internals.md` 5.1 to 5.5.
+//! takes all vcpus down. Source: Xen `tools/libs/guest/xg_dom_x86.c`, `docs/misc/pvh`.
 
 use super::error::{BuildError, Step};
 use super::fill::GuestMemory;

@@ -21,7 +21,7 @@
 //!
 //! Death between any two of these is undone or finished by [`super::recover`]. The journal is written by us only, and read only by a successor:
 //! still it is checked (magic, identity, checksums, counts) and a journal that does not add up stops the device rather than
-//! answer a request twice. Source: `split-drivers.md` 5.2 and `spikes-backends.md` 7.
+//! answer a request twice. See `docs/recovery.md`.
 
 use super::wire::MAX_REQUEST_BYTES;
 use crate::fuse::burn;

@@ -2,7 +2,7 @@
 //!
 //! [`Image`] is the opened medium: it holds the lock that fences a predecessor's I/O. The lock lives on the open file description that
 //! all I/O uses, and the kernel lets go of that description only after its last request has ended, whatever happened to the process
-//! (`spikes-backends.md` 5). So who gets the lock knows that no old write can land any more. [`FileDisk`] is one ring's opening of it.
+//! (`docs/recovery.md`). So who gets the lock knows that no old write can land any more. [`FileDisk`] is one ring's opening of it.
 
 use super::{Disk, Done, Step};
 use crate::limits::{LOCK_RETRY, LOCK_TIMEOUT_MAX};

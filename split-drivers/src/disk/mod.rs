@@ -4,7 +4,7 @@
 //! * [`mod@file`]: raw files and block devices, on io_uring.
 //! * [`memory`], [`faulty`]: for tests; the first completes in a seeded order, the second fails on purpose.
 //!
-//! No grant-mapped page ever reaches a medium: only the private buffer does (`spikes-backends.md` 1).
+//! No grant-mapped page ever reaches a medium: only the private buffer does.
 
 pub mod faulty;
 pub mod file;

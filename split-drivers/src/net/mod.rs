@@ -3,7 +3,7 @@
 //! In the order in which a packet from the guest meets them: [`tx`] (slots to packets), [`offload`] and [`frame`] (headers),
 //! [`link`] (the tap); to the guest: [`rx`]. [`queue`] is one pass over both rings, [`worker`] the thread, [`features`] what an order may ask.
 //!
-//! There is no journal (`split-drivers.md` 5.3): responses are published at packet boundaries only, and a successor answers what was under way
+//! There is no journal: responses are published at packet boundaries only, and a successor answers what was under way
 //! without carrying it out. Ethernet may lose frames; it may not deliver bytes of a page that a half-written response made up.
 
 pub mod features;

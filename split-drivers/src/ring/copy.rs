@@ -1,6 +1,6 @@
 //! One sweep's grant copies as one call, with each failure laid at the door of the request that caused it.
 //!
-//! Batching pays up to 16 segments per call and does no harm beyond (`spikes-backends.md` 2). A bad reference never spoils its
+//! Batching pays up to 16 segments per call and does no harm beyond. A bad reference never spoils its
 //! neighbours: the hypervisor gives each segment a status. What does spoil a whole call is a range that leaves its page, so
 //! [`CopyBatch::push`] refuses one.
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Memory of a guest is never given to the kernel for I/O: on a PV control domain a page pinned at the moment of death corrupts
-//! the kernel (`spikes-backends.md` 1 and 4). All transfers go to or from the pool, which outlives them: a ring that is dropped with transfers in
+//! the kernel. All transfers go to or from the pool, which outlives them: a ring that is dropped with transfers in
 //! flight leaves its pool mapped for good. Before the first request the ring restricts itself to the operations below on its registered
 //! files; nobody, whatever they do to this process, can make it do anything else.
 

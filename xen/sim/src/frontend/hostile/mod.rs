@@ -1,4 +1,4 @@
-//! Frontends that attack their backend: one entry per rule that a backend must keep (`split-drivers.md` section 4).
+//! Frontends that attack their backend: one entry per rule that a backend must keep.
 //!
 //! ```text
 //!   blk    bad requests        net   bad packets, bad buffers      keys      bad xenstore values
