@@ -83,7 +83,7 @@ impl Processes {
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))
             .env_clear()
-            .current_dir("/")
+            // No `current_dir`: in a static program the standard library would fork for it, and the agent would pay for every page it touches next.
             .spawn()?;
         // Should this process die before the next line, the socket still leads to the driver.
         let birth = birth(child.id()).unwrap_or(0);

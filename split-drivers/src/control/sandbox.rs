@@ -33,6 +33,9 @@ pub enum SandboxError {
     /// Capabilities.
     #[error("capabilities cannot be given up: {0}")]
     Capabilities(#[from] caps::errors::CapsError),
+    /// Change of directory.
+    #[error("cannot go to /: {0}")]
+    Directory(Errno),
     /// Limits.
     #[error("resource limit {0}: {1}")]
     Limit(&'static str, Errno),
@@ -74,6 +77,8 @@ pub fn set_limits() -> Result<(), SandboxError> {
 /// # Errors
 /// A wall cannot be closed. (A kernel without landlock is only warned about: the other walls stand.)
 pub fn enter(uid: u32) -> Result<(), SandboxError> {
+    // The directory of whoever started the agent must not be held.
+    nix::unistd::chdir("/").map_err(SandboxError::Directory)?;
     caps::clear(None, caps::CapSet::Ambient)?;
     for capability in caps::all() {
         // Fails for one that this kernel does not know.

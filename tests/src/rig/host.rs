@@ -19,6 +19,8 @@ use super::{deadline, dirs, guest::Guest, lock, snapshot};
 const SLOTS: usize = 2;
 /// How often a condition in dom0 is looked at again.
 const LOOK: Duration = Duration::from_millis(200);
+/// Longest time between two looks.
+const LOOK_MOST: Duration = Duration::from_secs(3);
 /// Lines of the serial log shown when something failed.
 const TAIL_LINES: usize = 40;
 
@@ -210,14 +212,18 @@ impl Host {
     /// When it does not within `limit`.
     pub fn wait_until(&self, condition: &str, limit: Duration) -> Result<()> {
         let give_up = Instant::now() + deadline::scaled(limit);
-        while self.run(&["sh", "-c", condition])?.code != 0 {
+        loop {
+            let began = Instant::now();
+            if self.run(&["sh", "-c", condition])?.code == 0 {
+                return Ok(());
+            }
             ensure!(
                 Instant::now() < give_up,
                 "still not so after {limit:?}: {condition}"
             );
-            std::thread::sleep(LOOK);
+            // Looking must not keep the host's one CPU from what is waited for.
+            std::thread::sleep((began.elapsed() * 2).clamp(LOOK, LOOK_MOST));
         }
-        Ok(())
     }
 
     /// Writes a file in dom0.

@@ -155,7 +155,7 @@ impl Shape {
         if self.deterministic {
             "true"
         } else {
-            "xl sched-credit2 -d 0 -w 8192"
+            "xl sched-credit2 -d 0 -w 2048"
         }
     }
 
