@@ -77,14 +77,6 @@ fn kill(host: &Host, process: &str, domid: u32) -> Result<()> {
     }
 }
 
-/// Kills the driver of a guest with `-9` and waits for the next one.
-///
-/// # Errors
-/// When none comes.
-pub fn kill_driver(host: &Host, guest: &str) -> Result<()> {
-    kill(host, "split-driver", host.guest(guest).domid()?)
-}
-
 /// Something that befalls a guest.
 #[derive(Debug, Clone, Copy)]
 pub struct Injury {
