@@ -6,6 +6,8 @@
 //!
 //! A watch on each node would wake xenstored, the agent and the monitor once for every guest and beat; a look costs the same for one guest and for
 //! fifty. A guest whose lock is taken, because something is being done to it, is looked at as it was known before.
+//!
+//! Who begins to listen is told everything again: the monitor's simulation counts on hearing goodbyes again.
 
 use super::guest::SharedGuest;
 use super::handle;
@@ -30,6 +32,7 @@ const LOOKS_WITHIN_TIMEOUT: u32 = 8;
 #[derive(Debug, Default)]
 pub struct Heartbeats {
     known: BTreeMap<Uuid, Known>,
+    telling: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +43,7 @@ struct Known {
 }
 
 impl Heartbeats {
-    /// Reads the nodes of all `guests` at once; what there is to tell.
+    /// Reads the nodes of all `guests` at once; what there is to tell, which is everything when `telling` is another than before.
     ///
     /// # Errors
     /// xenstored does not answer. What a single guest has done to its node is no error: it is not told.
@@ -48,8 +51,12 @@ impl Heartbeats {
         &mut self,
         guests: &[(Uuid, SharedGuest)],
         store: &dyn Store,
+        telling: usize,
     ) -> Result<Vec<Event>, StoreError> {
         self.refresh(guests);
+        if std::mem::replace(&mut self.telling, telling) != telling {
+            self.known.values_mut().for_each(|known| known.last = None);
+        }
         if self.known.is_empty() {
             return Ok(Vec::new());
         }
@@ -130,7 +137,8 @@ mod tests {
                 (Uuid::from_u128(n as u128), known)
             });
             let known = known.collect();
-            Heartbeats { known }.pause().as_millis()
+            let telling = 0;
+            Heartbeats { known, telling }.pause().as_millis()
         };
         assert_eq!(with(&[]), 1000);
         assert_eq!(with(&[None, None]), 1000);

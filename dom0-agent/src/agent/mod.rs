@@ -122,6 +122,8 @@ pub struct Agent {
     naming: Mutex<()>,
     /// Subscribers of events: while there is one, failed protected guests are theirs.
     listeners: AtomicUsize,
+    /// How often somebody began to listen, or had to begin again.
+    tellings: AtomicUsize,
 }
 
 impl Agent {
@@ -156,6 +158,7 @@ impl Agent {
             table: Mutex::default(),
             naming: Mutex::default(),
             listeners: AtomicUsize::new(0),
+            tellings: AtomicUsize::new(0),
         })
     }
 
@@ -167,6 +170,17 @@ impl Agent {
     /// A subscriber of events left.
     pub fn listener_left(&self) {
         self.listeners.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Somebody listens from here on who has heard nothing so far: what heartbeats say is told again.
+    pub fn tell_anew(&self) {
+        self.tellings.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Changes with every [`tell_anew`](Self::tell_anew).
+    #[must_use]
+    pub fn telling(&self) -> usize {
+        self.tellings.load(Ordering::SeqCst)
     }
 
     fn is_heard(&self) -> bool {

@@ -148,6 +148,7 @@ async fn subscribe(shared: &Shared, stream: &mut UnixStream) -> Result<(), Frame
     let mut snapshot = true;
     loop {
         if std::mem::take(&mut snapshot) {
+            shared.agent.tell_anew();
             let agent = Arc::clone(&shared.agent);
             let guests = tokio::task::spawn_blocking(move || agent.guests())
                 .await

@@ -168,7 +168,8 @@ pub async fn heartbeats(shared: Shared) {
         }
         let agent = std::sync::Arc::clone(&shared.agent);
         let looked = tokio::task::spawn_blocking(move || {
-            let told = heartbeats.look(&agent.shared_guests(), agent.seams().store.as_ref());
+            let (guests, telling) = (agent.shared_guests(), agent.telling());
+            let told = heartbeats.look(&guests, agent.seams().store.as_ref(), telling);
             (heartbeats, told)
         })
         .await;

@@ -4,6 +4,7 @@ use crate::support::Host;
 use dom0_agent::agent::handle;
 use dom0_agent::agent::heartbeats::Heartbeats;
 use parapet_wire::agent::{Event, Heartbeat};
+use std::cell::Cell;
 use std::time::Duration;
 use xen_abi::ids::DomId;
 use xen_host::xenstore::store::{StoreExt, TxId};
@@ -27,7 +28,11 @@ fn all_heartbeats_are_read_at_once_and_told_when_they_move() {
         counter,
     };
     let mut heartbeats = Heartbeats::default();
-    let mut look = || heartbeats.look(&guests, store.as_ref()).unwrap();
+    let telling = Cell::new(0);
+    let mut look = || {
+        let events = heartbeats.look(&guests, store.as_ref(), telling.get());
+        events.unwrap()
+    };
 
     assert_eq!(look(), [], "nobody has said anything");
     beat(one, "1");
@@ -47,6 +52,13 @@ fn all_heartbeats_are_read_at_once_and_told_when_they_move() {
 
     beat(two, "stopped");
     let uuid = told(two, 0).uuid;
-    assert_eq!(look(), [Event::HeartbeatStopped { uuid }]);
+    let goodbye = Event::HeartbeatStopped { uuid };
+    assert_eq!(look(), std::slice::from_ref(&goodbye));
+    assert_eq!(look(), []);
+
+    telling.set(1);
+    let again = [goodbye, Event::Heartbeats(vec![told(one, 2)])];
+    assert_eq!(look(), again, "who begins to listen hears everything");
+    assert_eq!(look(), []);
     assert_eq!(heartbeats.pause(), Duration::from_millis(500));
 }
