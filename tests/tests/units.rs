@@ -52,9 +52,14 @@ fn under_systemd_services_come_back_and_guests_do_not_notice() -> Result<()> {
         // Whoever calls while the agent is restarted waits in systemd's socket.
         host.sh("systemctl restart dom0-agent & /usr/local/sbin/parapet guests; code=$?; wait; exit $code")?;
         for unit in ["dom0-agent", "ft-monitor"] {
+            let main = format!("systemctl show --value -p MainPID {unit}");
+            let killed = host.sh(&main)?;
             host.sh(&format!("systemctl kill --kill-whom=main -s KILL {unit}"))?;
             host.wait_until(
-                &format!("systemctl is-active {unit} && /usr/local/sbin/parapet status"),
+                &format!(
+                    "systemctl is-active {unit} && [ $({main}) != {} ] && /usr/local/sbin/parapet status",
+                    killed.trim()
+                ),
                 deadline::SETTLE,
             )?;
         }

@@ -3,6 +3,7 @@
 //! ```text
 //!   news loop ────┐ each marks its pulse whenever it comes round
 //!   release loop ─┤
+//!   heartbeats ───┤
 //!   guest table ──┴─▶ all well? ──▶ WATCHDOG=1
 //! ```
 //!
@@ -20,6 +21,8 @@ pub const NEWS_TURN: Duration = Duration::from_secs(5);
 const NEWS_STUCK: Duration = Duration::from_secs(20);
 /// Silence of the release loop after which it counts as stuck: it waits for guests that are being created or torn down.
 const RELEASES_STUCK: Duration = Duration::from_secs(600);
+/// Silence of the loop that looks at heartbeats after which it counts as stuck: three deadlines of xenstored.
+const HEARTBEATS_STUCK: Duration = Duration::from_secs(60);
 
 /// When a loop came round last. Clones are the same pulse.
 #[derive(Debug, Clone)]
@@ -52,13 +55,26 @@ pub struct Pulses {
     pub news: Pulse,
     /// Of [`super::watcher::releases`].
     pub releases: Pulse,
+    /// Of [`super::watcher::heartbeats`].
+    pub heartbeats: Pulse,
 }
 
-/// What stands still, if anything does.
-fn stuck(news: Duration, releases: Duration) -> Option<&'static str> {
+impl Pulses {
+    /// What stands still, if anything does.
+    fn stuck(&self) -> Option<&'static str> {
+        stuck(
+            self.news.silence(),
+            self.releases.silence(),
+            self.heartbeats.silence(),
+        )
+    }
+}
+
+fn stuck(news: Duration, releases: Duration, heartbeats: Duration) -> Option<&'static str> {
     match () {
         () if news > NEWS_STUCK => Some("the loop that hears of drivers and guests"),
         () if releases > RELEASES_STUCK => Some("the loop that hears of ended domains"),
+        () if heartbeats > HEARTBEATS_STUCK => Some("the loop that looks at heartbeats"),
         () => None,
     }
 }
@@ -71,7 +87,7 @@ pub async fn prove(shared: Shared, pulses: Pulses, period: Duration, pet: impl F
         let agent = Arc::clone(&shared.agent);
         let look = tokio::task::spawn_blocking(move || agent.table_answers());
         let trouble = match tokio::time::timeout(period, look).await {
-            Ok(Ok(())) => stuck(pulses.news.silence(), pulses.releases.silence()),
+            Ok(Ok(())) => pulses.stuck(),
             _ => Some("the table of guests, or the pool of threads"),
         };
         match trouble {
@@ -102,10 +118,12 @@ mod tests {
     #[test]
     fn a_loop_that_stands_still_is_named() {
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(3600));
-        assert_eq!(stuck(short, short), None);
-        assert!(stuck(long, short).is_some_and(|what| what.contains("drivers")));
-        assert!(stuck(short, long).is_some_and(|what| what.contains("ended")));
+        assert_eq!(stuck(short, short, short), None);
+        assert!(stuck(long, short, short).is_some_and(|what| what.contains("drivers")));
+        assert!(stuck(short, long, short).is_some_and(|what| what.contains("ended")));
+        assert!(stuck(short, short, long).is_some_and(|what| what.contains("heartbeats")));
         let patient = Duration::from_secs(60);
-        assert_eq!(stuck(short, patient), None, "a slow create is no reason");
+        let slow = stuck(short, patient, patient);
+        assert_eq!(slow, None, "a slow create or xenstored is no reason");
     }
 }

@@ -80,7 +80,10 @@ async fn serve(options: &Options, passed: Option<UnixListener>) -> anyhow::Resul
     let pulses = Pulses::default();
     tokio::spawn(watcher::news(shared.clone(), news_out, pulses.news.clone()));
     tokio::spawn(watcher::releases(shared.clone(), pulses.releases.clone()));
-    tokio::spawn(watcher::heartbeats(shared.clone()));
+    tokio::spawn(watcher::heartbeats(
+        shared.clone(),
+        pulses.heartbeats.clone(),
+    ));
     if let Some(timeout) = sd_notify::watchdog_enabled() {
         let pet = || drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
         tokio::spawn(alive::prove(shared.clone(), pulses, timeout / 3, pet));

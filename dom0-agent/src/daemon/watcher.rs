@@ -159,9 +159,10 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
 }
 
 /// Looks at all heartbeats, for ever; only while somebody listens.
-pub async fn heartbeats(shared: Shared) {
+pub async fn heartbeats(shared: Shared, pulse: Pulse) {
     let mut heartbeats = Heartbeats::default();
     loop {
+        pulse.beat();
         tokio::time::sleep(heartbeats.pause()).await;
         if shared.events.receiver_count() == 0 {
             continue;

@@ -8,7 +8,11 @@
 //!   target/lab/failed/<name>/              what a failed test left
 //! ```
 
+use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Ends the name of what is still being made.
+const UNFINISHED: &str = ".partial";
 
 /// Top of the source tree.
 ///
@@ -61,9 +65,46 @@ pub fn recipes() -> PathBuf {
     workspace().join("images")
 }
 
+/// Removes the oldest entries of `folder` whose names begin with `prefix`, all but `count`. Running hosts keep their files open, and the entry before
+/// the newest serves whoever goes back and forth between two recipes.
+pub fn keep_newest(folder: &Path, prefix: &str, count: usize) {
+    let mut found: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with(prefix) && !name.ends_with(UNFINISHED)
+        })
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort();
+    let surplus = found.len().saturating_sub(count);
+    for (_, path) in found.into_iter().take(surplus) {
+        // Left behind is only untidy.
+        drop(fs::remove_dir_all(path));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_stay_and_so_does_what_is_not_finished_or_not_ours() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let ages = ["x-1", "x-2", "x-3", "x-0.partial", "y-1"];
+        for (age, name) in ages.iter().enumerate() {
+            let made = fs::create_dir(dir.path().join(name));
+            made.and_then(|()| fs::File::open(dir.path().join(name)))?
+                .set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(age as u64))?;
+        }
+        keep_newest(dir.path(), "x-", 2);
+        let left = |name: &&&str| dir.path().join(name).exists();
+        let left: Vec<&str> = ages.iter().filter(left).copied().collect();
+        assert_eq!(left, ["x-2", "x-3", "x-0.partial", "y-1"]);
+        Ok(())
+    }
 
     #[test]
     fn the_checkout_that_runs_wins_over_the_one_that_compiled() -> std::io::Result<()> {

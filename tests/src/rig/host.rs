@@ -13,7 +13,7 @@ use super::qemu::Qemu;
 use super::qmp::Qmp;
 use super::shape::Shape;
 use super::snapshot::Snapshot;
-use super::{deadline, dirs, guest::Guest, lock, snapshot};
+use super::{deadline, dirs, guest::Guest, lock, postmortem, snapshot};
 
 /// Machines that may run at the same time for tests, one per core of the reference machine.
 const SLOTS: usize = 2;
@@ -297,13 +297,17 @@ impl Host {
         )
     }
 
-    /// Ends the host and keeps its logs under `target/lab/failed`, with the last lines of the serial log on standard error.
+    /// Ends the host and keeps its logs and what it was doing under `target/lab/failed`, with the last lines of the serial log on standard error.
     pub fn keep_as_failed(mut self) {
         let serial = self.serial();
         let lines: Vec<&str> = serial.lines().collect();
         for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
             eprintln!("serial| {line}");
         }
+        postmortem::examine(
+            &self.dir,
+            self.qmp.get_mut().unwrap_or_else(PoisonError::into_inner),
+        );
         self.qemu = None;
         let name = self
             .dir

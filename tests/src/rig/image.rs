@@ -198,33 +198,13 @@ fn build(base: &Base, suite: &str, packages: &[String], excludes: &[String]) -> 
     );
     fs::rename(&partial, &base.dir)
         .with_context(|| format!("cannot put {} in place", base.dir.display()))?;
-    forget_old(suite);
+    dirs::keep_newest(&dirs::part("images"), &format!("{suite}-"), KEEP);
     eprintln!(
         "lab: image {} built in {:.0} s",
         base.dir.display(),
         began.elapsed().as_secs_f64()
     );
     Ok(())
-}
-
-/// Removes the oldest images of a suite, made by older recipes. A running host keeps its files open, and the one before is kept for whoever goes
-/// back and forth between two recipes.
-fn forget_old(suite: &str) {
-    let entries = fs::read_dir(dirs::part("images")).into_iter().flatten();
-    let mut found: Vec<_> = entries
-        .flatten()
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with(&format!("{suite}-")) && !name.ends_with(".partial")
-        })
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    found.sort();
-    let surplus = found.len().saturating_sub(KEEP);
-    for (_, path) in found.into_iter().take(surplus) {
-        // Left behind is only untidy.
-        drop(fs::remove_dir_all(path));
-    }
 }
 
 /// The Debian mirror that is named in the environment, or that this machine's apt uses.

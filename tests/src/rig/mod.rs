@@ -22,6 +22,7 @@ pub mod leaks;
 pub mod lock;
 pub mod nested;
 pub mod port;
+pub mod postmortem;
 pub mod product;
 pub mod qemu;
 pub mod qmp;

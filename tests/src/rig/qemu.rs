@@ -203,7 +203,7 @@ fn arguments(shape: &Shape, machine: &Machine) -> Vec<String> {
     ]);
     add(&[
         "-chardev",
-        "file,id=serial,path=serial.log",
+        "socket,id=serial,path=serial.sock,server=on,wait=off,logfile=serial.log",
         "-serial",
         "chardev:serial",
     ]);

@@ -84,7 +84,7 @@ pub fn of(shape: &Shape) -> Result<Snapshot> {
             fs::write(partial.join("initrd.img"), &initrd)?;
             boot(shape, &machine(&partial)?, &partial)?;
             fs::rename(&partial, &dir)?;
-            forget_old(&shape.name)?;
+            dirs::keep_newest(&dirs::part("snapshots"), &format!("{}-", shape.name), KEEP);
         }
     }
     let machine = machine(&dir)?;
@@ -248,27 +248,6 @@ fn overlay(base: &Path, format: &str, path: &Path) -> Result<()> {
         "qemu-img: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    Ok(())
-}
-
-/// Removes old snapshots of this shape; hosts forked from them keep their files open.
-fn forget_old(shape: &str) -> Result<()> {
-    let mut found: Vec<_> = fs::read_dir(dirs::part("snapshots"))?
-        .flatten()
-        .filter(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(&format!("{shape}-"))
-        })
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    found.sort();
-    let surplus = found.len().saturating_sub(KEEP);
-    for (_, path) in found.into_iter().take(surplus) {
-        // Left behind is only untidy.
-        drop(fs::remove_dir_all(path));
-    }
     Ok(())
 }
 

@@ -203,7 +203,7 @@ fn hang(host: &Host, guest: &Guest) -> Result<()> {
         "look() {{ {xl} list {domid} | awk 'END {{ print $(NF - 1), $NF }}'; }}; \
          printf '\\ninsmod /modules/hang.ko\\n' > {console}; \
          while ping -c 1 -W 1 10.77.0.{address} > /dev/null; do :; done; \
-         first=$(look); next=$first; while [ \"$next\" = \"$first\" ]; do next=$(look); done; echo \"$first $next\"",
+         first=$(look); next=$first; while [ -n \"$next\" ] && [ \"$next\" = \"$first\" ]; do next=$(look); done; echo \"$first $next\"",
         xl = stock::XL,
         domid = inside.domid()?,
         console = inside.console()?,
