@@ -79,8 +79,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         kinds,
         medium: arguments.medium.into(),
     };
-    let shape = Shape::deterministic();
-    timeline.step("booted deterministic host", || snapshot::of(&shape))?;
+    let shape = Shape::measured();
+    timeline.step("booted Xen host", || snapshot::of(&shape))?;
     let host = timeline.step("a fork of it", || Host::fork(&shape))?;
     let outcome = bench::run(&host, plan, &mut timeline);
     let table = match outcome {

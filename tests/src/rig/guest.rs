@@ -10,8 +10,11 @@ use super::port::Output;
 
 /// How often a guest that boots is looked at again.
 const LOOK: Duration = Duration::from_millis(500);
-/// One attempt to reach the shell of a guest that may still be booting, in seconds.
-const HELLO_SECONDS: &str = "5";
+/// The first attempt to reach the shell of a guest that may still be booting, in seconds; each further one waits twice as long, so that a slow answer is
+/// heard in the end.
+const HELLO_SECONDS: u64 = 5;
+/// The longest attempt: what was typed while nobody read may be lost.
+const HELLO_SECONDS_MOST: u64 = 20;
 
 /// Made by [`Host::guest`].
 #[derive(Debug)]
@@ -65,13 +68,14 @@ impl<'h> Guest<'h> {
     /// When the guest does not answer in time; a failing command is an [`Output`].
     pub fn run(&self, command: &str) -> Result<Output> {
         let limit = deadline::scaled(deadline::GUEST_COMMAND);
-        self.run_within(command, &limit.as_secs().to_string())
+        self.run_within(command, limit.as_secs())
     }
 
-    fn run_within(&self, command: &str, seconds: &str) -> Result<Output> {
+    fn run_within(&self, command: &str, seconds: u64) -> Result<Output> {
         let console = self.console()?;
+        let seconds = seconds.to_string();
         self.host.run_with(
-            &["/lab/delegate", "console-exec", &console, seconds, command],
+            &["/lab/delegate", "console-exec", &console, &seconds, command],
             &[],
             deadline::COMMAND,
         )
@@ -109,8 +113,9 @@ impl<'h> Guest<'h> {
     /// When its shell does not answer within `limit`.
     pub fn wait_up_within(&self, limit: Duration) -> Result<()> {
         let give_up = Instant::now() + deadline::scaled(limit);
+        let mut seconds = HELLO_SECONDS;
         loop {
-            let last = match self.run_within("true", HELLO_SECONDS) {
+            let last = match self.run_within("true", seconds) {
                 Ok(output) if output.code == 0 => return Ok(()),
                 Ok(output) => output.errors(),
                 Err(error) => format!("{error:#}"),
@@ -121,6 +126,7 @@ impl<'h> Guest<'h> {
                 self.name
             );
             std::thread::sleep(LOOK);
+            seconds = (seconds * 2).min(HELLO_SECONDS_MOST);
         }
     }
 

@@ -188,6 +188,7 @@ pub fn version() -> Result<String> {
 
 fn arguments(shape: &Shape, machine: &Machine) -> Vec<String> {
     let mut line = shape.machine();
+    line.extend(shape.clock());
     let mut add = |words: &[&str]| line.extend(words.iter().map(ToString::to_string));
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
     add(&[

@@ -140,8 +140,7 @@ fn wait_for_toolstack(shape: &Shape, dir: &Path) -> Result<()> {
         ),
     };
     let limit = deadline::scaled(limit);
-    let ready = format!("{ready} && {}", shape.settings());
-    let output = Conversation::open(dir, limit)?.exec(&["sh", "-c", &ready], &[], limit)?;
+    let output = Conversation::open(dir, limit)?.exec(&["sh", "-c", ready], &[], limit)?;
     ensure!(
         output.code == 0,
         "the toolstack in dom0 does not work: {}{}",
