@@ -11,4 +11,6 @@ pub mod device;
 pub mod format;
 pub mod image;
 pub mod layout;
+pub mod restore;
+pub mod save;
 pub mod xenbus;

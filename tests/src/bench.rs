@@ -9,6 +9,7 @@ pub mod count;
 pub mod guest;
 pub mod net;
 pub mod sample;
+pub mod saves;
 pub mod table;
 
 use anyhow::{Context, Result, ensure};
@@ -30,6 +31,8 @@ const DEVICE_ROUNDS: u32 = 2;
 pub enum Part {
     /// `xl` commands.
     Commands,
+    /// Saving and restoring a guest.
+    Saves,
     /// Disks.
     Block,
     /// Network interfaces.
@@ -38,7 +41,7 @@ pub enum Part {
 
 impl Part {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 3] = [Self::Commands, Self::Block, Self::Net];
+    pub const ALL: [Self; 4] = [Self::Commands, Self::Saves, Self::Block, Self::Net];
 }
 
 /// What to measure, and on what.
@@ -75,6 +78,9 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
     };
     if parts.contains(&Part::Commands) {
         commands::run(host, ours, &mut table, timeline)?;
+    }
+    if parts.contains(&Part::Saves) {
+        saves::run(host, ours, &mut table, timeline)?;
     }
     if parts.contains(&Part::Block) || parts.contains(&Part::Net) {
         timeline.step("disk and ramdisk of the timed guests", || {

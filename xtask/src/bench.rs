@@ -44,6 +44,7 @@ impl From<Medium> for bench::guest::Medium {
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Part {
     Commands,
+    Saves,
     Block,
     Net,
 }
@@ -52,6 +53,7 @@ impl From<Part> for bench::Part {
     fn from(part: Part) -> Self {
         match part {
             Part::Commands => Self::Commands,
+            Part::Saves => Self::Saves,
             Part::Block => Self::Block,
             Part::Net => Self::Net,
         }

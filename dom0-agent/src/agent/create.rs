@@ -9,11 +9,11 @@
 //! the record (and the domain by its uuid) and undoes it.
 
 use super::error::AgentError;
-use super::guest::Guest;
+use super::guest::{Guest, SharedGuest};
 use super::record::{ConsoleFacts, Record, Stage};
 use super::request::build_request;
 use super::{Agent, News, handle, lock};
-use crate::build::{self};
+use crate::build::{self, Built};
 use crate::config::domain::{DomainConfig, DomainKind};
 use crate::config::vif::{Mac, VifKind};
 use crate::device::medium;
@@ -52,22 +52,40 @@ impl Agent {
         options: CreateOptions,
     ) -> Result<DomId, AgentError> {
         draw_what_is_open(&mut config);
+        check_kernel(&config)?;
         check(&config)?;
-        let guest = {
-            let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
-            self.check_identity(&config)?;
-            self.enter(Record::new(config, options.unmanaged))
-        };
+        let guest = self.enter_new(config, options)?;
         self.start(lock(&guest), options.paused)
+    }
+
+    /// Takes a name and a uuid for a guest that is to be made.
+    pub(super) fn enter_new(
+        &self,
+        config: DomainConfig,
+        options: CreateOptions,
+    ) -> Result<SharedGuest, AgentError> {
+        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_identity(&config)?;
+        Ok(self.enter(Record::new(config, options.unmanaged)))
     }
 
     /// Builds the domain of a guest that is in the table and has none.
     pub(super) fn start(
         &self,
-        mut guest: MutexGuard<'_, Guest>,
+        guest: MutexGuard<'_, Guest>,
         paused: bool,
     ) -> Result<DomId, AgentError> {
-        match self.bring_up(&mut guest, paused) {
+        self.start_by(guest, paused, |config| self.build(config))
+    }
+
+    /// As [`Agent::start`], with a domain that `make` makes.
+    pub(super) fn start_by(
+        &self,
+        mut guest: MutexGuard<'_, Guest>,
+        paused: bool,
+        make: impl FnOnce(&DomainConfig) -> Result<Built, AgentError>,
+    ) -> Result<DomId, AgentError> {
+        match self.bring_up(&mut guest, paused, make) {
             Ok(domid) => {
                 tracing::info!(name = guest.record.config.name, %domid, "guest started");
                 self.tell(wire::Event::Started(guest.public()));
@@ -95,20 +113,32 @@ impl Agent {
         }
     }
 
-    fn bring_up(&self, guest: &mut Guest, paused: bool) -> Result<DomId, AgentError> {
+    /// Builds a domain from a kernel.
+    fn build(&self, config: &DomainConfig) -> Result<Built, AgentError> {
+        let kernel_path = config.boot.kernel.clone().unwrap_or_default();
+        let kernel = self.kernels.load(Path::new(&kernel_path))?;
+        let initrd = match &config.boot.ramdisk {
+            Some(path) => Some(Initrd::open(Path::new(path))?),
+            None => None,
+        };
+        let request = build_request(config, handle(config.uuid));
+        let xen = self.seams.xen.as_ref();
+        Ok(build::build(xen, &request, &kernel, initrd.as_ref())?)
+    }
+
+    fn bring_up(
+        &self,
+        guest: &mut Guest,
+        paused: bool,
+        make: impl FnOnce(&DomainConfig) -> Result<Built, AgentError>,
+    ) -> Result<DomId, AgentError> {
         guest.record.stage = Stage::Building;
+        guest.record.asked_to_suspend = false;
         guest.record.starts += 1;
         guest.down = None;
         guest.unheard = None;
         self.save(guest)?;
-        let kernel_path = guest.record.config.boot.kernel.clone().unwrap_or_default();
-        let kernel = self.kernels.load(Path::new(&kernel_path))?;
-        let initrd = match &guest.record.config.boot.ramdisk {
-            Some(path) => Some(Initrd::open(Path::new(path))?),
-            None => None,
-        };
-        let request = build_request(&guest.record.config, handle(guest.record.uuid));
-        let built = build::build(self.seams.xen.as_ref(), &request, &kernel, initrd.as_ref())?;
+        let built = make(&guest.record.config)?;
         guest.record.domid = Some(built.domid);
         guest.record.console = Some(ConsoleFacts {
             port: built.console.port,
@@ -195,14 +225,29 @@ impl Agent {
     }
 }
 
+fn not_yet(what: &str, detail: &str) -> Result<(), AgentError> {
+    Err(AgentError::NotYet {
+        what: what.into(),
+        detail: detail.into(),
+    })
+}
+
+/// A guest that is to boot needs something to boot.
+fn check_kernel(config: &DomainConfig) -> Result<(), AgentError> {
+    match (&config.boot.kernel, &config.boot.bootloader) {
+        (Some(_), _) => Ok(()),
+        (None, Some(_)) => not_yet(
+            "bootloader=",
+            "name the guest's kernel with kernel= and ramdisk=",
+        ),
+        (None, None) => Err(AgentError::Invalid(
+            "no kernel= in the configuration; a PV or PVH guest needs one".into(),
+        )),
+    }
+}
+
 /// Everything about a configuration that can be judged without the host's help.
-fn check(config: &DomainConfig) -> Result<(), AgentError> {
-    let not_yet = |what: &str, detail: &str| {
-        Err(AgentError::NotYet {
-            what: what.into(),
-            detail: detail.into(),
-        })
-    };
+pub(super) fn check(config: &DomainConfig) -> Result<(), AgentError> {
     if config.name.is_empty() || config.name.len() > MAX_NAME_BYTES {
         return Err(AgentError::Invalid(format!(
             "the name must have 1 to {MAX_NAME_BYTES} bytes"
@@ -216,17 +261,6 @@ fn check(config: &DomainConfig) -> Result<(), AgentError> {
     }
     if config.kind == DomainKind::Hvm {
         return not_yet("type=\"hvm\"", "use type=\"pvh\" or type=\"pv\"");
-    }
-    if config.boot.kernel.is_none() {
-        return match &config.boot.bootloader {
-            Some(_) => not_yet(
-                "bootloader=",
-                "name the guest's kernel with kernel= and ramdisk=",
-            ),
-            None => Err(AgentError::Invalid(
-                "no kernel= in the configuration; a PV or PVH guest needs one".into(),
-            )),
-        };
     }
     for disk in &config.disks {
         let path = medium::check(disk)?;
@@ -261,7 +295,7 @@ fn check(config: &DomainConfig) -> Result<(), AgentError> {
 }
 
 /// Fixes what the configuration left open, so that a restart gives the same guest.
-fn draw_what_is_open(config: &mut DomainConfig) {
+pub(super) fn draw_what_is_open(config: &mut DomainConfig) {
     for (position, vif) in (0..).zip(&mut config.vifs) {
         // Positions change when an interface is detached.
         vif.devid.get_or_insert(position);

@@ -2,6 +2,8 @@
 
 use crate::build::BuildError;
 use crate::image::ImageError;
+use crate::restore::RestoreError;
+use crate::save::{SaveError, SuspendError};
 use parapet_wire::agent::{Failure, FailureKind};
 use std::path::PathBuf;
 use xen_abi::ids::DomId;
@@ -63,6 +65,12 @@ pub enum AgentError {
     /// The domain could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The guest could not be saved.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The guest could not be restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// A disk's medium cannot be used.
     #[error("disk {vdev}: {path}: {what}")]
     Medium {
@@ -144,7 +152,13 @@ impl AgentError {
                 FailureKind::Invalid
             }
             Self::GuestTimedOut { .. } => FailureKind::GuestTimedOut,
-            Self::Build(BuildError::NoMemory { .. }) => FailureKind::NoMemory,
+            Self::Save(SaveError::Suspend(
+                SuspendError::NotAcknowledged(_) | SuspendError::StillRunning(_),
+            )) => FailureKind::GuestTimedOut,
+            Self::Build(BuildError::NoMemory { .. })
+            | Self::Restore(RestoreError::Build(BuildError::NoMemory { .. })) => {
+                FailureKind::NoMemory
+            }
             Self::Build(BuildError::Request { .. }) => FailureKind::Invalid,
             _ => FailureKind::Failed,
         }

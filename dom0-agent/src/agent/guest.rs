@@ -157,8 +157,8 @@ impl Guest {
     pub fn state(&self) -> wire::GuestState {
         match (self.record.stage, self.down) {
             (Stage::Building, _) => wire::GuestState::Building,
-            (Stage::Running, Some((reason, _))) => wire::GuestState::Down(reason),
-            (Stage::Running, None) => wire::GuestState::Running,
+            (Stage::Running | Stage::Saving, Some((reason, _))) => wire::GuestState::Down(reason),
+            (Stage::Running | Stage::Saving, None) => wire::GuestState::Running,
             (Stage::Waiting, _) => wire::GuestState::Waiting,
             (Stage::Dying, _) => wire::GuestState::Dying,
         }

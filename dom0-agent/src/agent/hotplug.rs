@@ -4,7 +4,6 @@ use super::drivers::DriverNews;
 use super::error::AgentError;
 use super::furnish::order_driver;
 use super::guest::{Guest, SharedGuest};
-use super::record::Stage;
 use super::{Agent, DETACH_TIMEOUT, News, lock};
 use crate::config::disk::DiskSpec;
 use crate::config::vdev::vdev_number;
@@ -276,7 +275,7 @@ impl Agent {
         let all: Vec<SharedGuest> = self.table().values().cloned().collect();
         for shared in all {
             let mut guest = lock(&shared);
-            let running = guest.record.stage == Stage::Running && guest.record.domid.is_some();
+            let running = guest.record.stage.is_up() && guest.record.domid.is_some();
             if !running || only.is_some_and(|domid| guest.record.domid != Some(domid)) {
                 continue;
             }

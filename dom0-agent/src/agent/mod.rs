@@ -12,6 +12,8 @@
 //! | file | what |
 //! |---|---|
 //! | `create.rs` | builds a guest, undoes everything on any failure |
+//! | `restore.rs` | as `create.rs`, from a save file |
+//! | `save.rs` | writes a guest to a file; it is gone then, or runs on |
 //! | `furnish.rs` | driver, media, taps, console and xenstore around a built domain |
 //! | `teardown.rs` | removes every trace of a guest; idempotent, the one way out |
 //! | `settle.rs` | devices: xenbus by level, driver replacement |
@@ -32,6 +34,8 @@ pub mod reap;
 pub mod record;
 pub mod recover;
 pub mod request;
+pub mod restore;
+pub mod save;
 pub mod settle;
 pub mod teardown;
 

@@ -5,6 +5,7 @@
 //! | powered off | destroyed and forgotten (`on_poweroff`) | the same |
 //! | asked for a reboot | started again (`on_reboot`) | the same |
 //! | crashed, watchdog expired | the monitor decides; without a monitor, started again | `on_crash`, `on_watchdog` |
+//! | suspended for a save that is over | runs on | the same |
 //! | domain gone | somebody destroyed it: forgotten | the same |
 //!
 //! What was begun and could not be finished (a removal, a restart, an adoption) is tried again here too.
@@ -38,6 +39,8 @@ enum Decision {
     Report(ShutdownReason),
     /// An adoption failed.
     Adopt,
+    /// It suspended for a save that is over.
+    GoOn,
 }
 
 impl Agent {
@@ -105,7 +108,7 @@ impl Agent {
 
     fn carry_out(
         &self,
-        guest: MutexGuard<'_, Guest>,
+        mut guest: MutexGuard<'_, Guest>,
         decision: Decision,
     ) -> Result<(), AgentError> {
         match decision {
@@ -121,6 +124,7 @@ impl Agent {
             Decision::Forget | Decision::Destroy => self.give_up(guest),
             Decision::Restart => self.restart_guest(guest).map(drop),
             Decision::Adopt => self.adopt(guest),
+            Decision::GoOn => self.go_on(&mut guest),
         }
     }
 
@@ -141,7 +145,8 @@ impl Agent {
         if guest.gone || guest.record.stage == Stage::Dying {
             return Err(unknown());
         }
-        if guest.record.domid != decided {
+        // While it is saved its silence means nothing.
+        if guest.record.domid != decided || guest.record.stage == Stage::Saving {
             return Ok(None);
         }
         tracing::warn!(name = guest.record.config.name, why, "restart");
@@ -168,7 +173,8 @@ fn decide(
         // The monitor's to try again, or ours.
         Stage::Waiting if protected => return waiting(guest, heard, now),
         Stage::Waiting => Some(Decision::Restart),
-        Stage::Building => Some(Decision::Nothing),
+        // Whoever saves it finds out what became of it.
+        Stage::Building | Stage::Saving => Some(Decision::Nothing),
         Stage::Running if gone => Some(Decision::Forget),
         Stage::Running if guest.started.is_none() => Some(Decision::Adopt),
         Stage::Running => None,
@@ -179,6 +185,9 @@ fn decide(
     let Some(reason) = reason else {
         return (Decision::Nothing, None);
     };
+    if reason == ShutdownReason::Suspend && guest.record.asked_to_suspend {
+        return (Decision::GoOn, None);
+    }
     if guest.record.unmanaged || reason == ShutdownReason::Suspend {
         return (Decision::Nothing, None);
     }

@@ -24,10 +24,23 @@ pub enum Stage {
     Building,
     /// Built and handed over: adopt it.
     Running,
+    /// Built, and being saved: let it run on, and adopt it.
+    Saving,
     /// Its domain is gone or being removed, and it is to come back by a restart.
     Waiting,
     /// To be removed for good: finish that.
     Dying,
+}
+
+impl Stage {
+    /// Its domain is complete and belongs to the guest: devices are served, drivers replaced.
+    #[must_use]
+    pub const fn is_up(self) -> bool {
+        match self {
+            Self::Running | Self::Saving => true,
+            Self::Building | Self::Waiting | Self::Dying => false,
+        }
+    }
 }
 
 /// The record.
@@ -48,6 +61,9 @@ pub struct Record {
     pub unmanaged: bool,
     /// Times it was started.
     pub starts: u32,
+    /// It was asked to suspend by a save that is over: if it does, it is to run on.
+    #[serde(default)]
+    pub asked_to_suspend: bool,
 }
 
 /// Facts about the primary console.
@@ -72,6 +88,7 @@ impl Record {
             console: None,
             unmanaged,
             starts: 0,
+            asked_to_suspend: false,
         }
     }
 }

@@ -6,7 +6,8 @@
 //! | dying | any | removed for good |
 //! | waiting | none | waits for its restart |
 //! | running | there | adopted: devices as xenstore shows them, the living driver or a successor |
-//! | running | gone | somebody destroyed it: forgotten |
+//! | saving | there | runs on, then adopted |
+//! | running, saving | gone | somebody destroyed it: forgotten |
 
 use super::drivers::DriverSpec;
 use super::error::AgentError;
@@ -61,11 +62,21 @@ impl Agent {
                 tracing::info!(name, "guest adopted");
                 self.adopt(guest)
             }
+            (Stage::Saving, true) => {
+                tracing::warn!(name, "guest was being saved; it runs on");
+                if let Err(error) = self.go_on(&mut guest) {
+                    tracing::error!(name, %error, "it does not run on yet");
+                }
+                self.adopt(guest)
+            }
             (Stage::Waiting | Stage::Building, _) if stage == Stage::Waiting || restarting => {
                 self.reach_devices(&mut guest);
                 self.take_down(&mut guest)
             }
-            (Stage::Waiting | Stage::Building | Stage::Dying | Stage::Running, _) => {
+            (
+                Stage::Waiting | Stage::Building | Stage::Dying | Stage::Running | Stage::Saving,
+                _,
+            ) => {
                 tracing::warn!(name, ?stage, "what is left of a guest is removed");
                 self.reach_devices(&mut guest);
                 self.give_up(guest)

@@ -5,7 +5,6 @@
 use super::error::AgentError;
 use super::furnish::order_driver;
 use super::guest::{DeviceBody, Guest, SharedGuest};
-use super::record::Stage;
 use super::{Agent, handle, lock};
 use crate::layout::device::Place;
 use crate::layout::{Tree, device};
@@ -45,7 +44,7 @@ impl Agent {
     }
 
     pub(super) fn settle_guest(&self, guest: &mut Guest) -> Result<(), AgentError> {
-        if guest.record.stage != Stage::Running {
+        if !guest.record.stage.is_up() {
             return Ok(());
         }
         let Some(domid) = guest.record.domid else {
@@ -387,7 +386,7 @@ impl Agent {
         let mut guest = lock(shared);
         // None: an earlier try to replace it failed.
         let current = guest.driver.as_ref().map(|driver| driver.pid());
-        if guest.record.stage != Stage::Running || current.is_some_and(|current| current != pid) {
+        if !guest.record.stage.is_up() || current.is_some_and(|current| current != pid) {
             return Ok(());
         }
         guest.driver_deaths = deaths(&guest) + u32::from(current.is_some());

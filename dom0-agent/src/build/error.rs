@@ -89,7 +89,7 @@ pub enum BuildError {
 }
 
 /// Names the step that a call of the seam belongs to.
-pub(super) trait Step<T> {
+pub(crate) trait Step<T> {
     fn step(self, step: &'static str) -> Result<T, BuildError>;
 }
 

@@ -20,10 +20,11 @@ pub mod request;
 pub mod vcpu_hvm;
 pub mod vcpu_pv;
 
+pub(crate) mod newborn;
+pub(crate) mod pvh;
+
 mod fill;
-mod newborn;
 mod pv;
-mod pvh;
 
 pub use error::BuildError;
 pub use newborn::{needed_kib, paging_pool_kib};

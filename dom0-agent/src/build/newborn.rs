@@ -18,6 +18,7 @@ use xen_abi::domain::{CreateDomain, DomainKind, TscMode};
 use xen_abi::grant_table::{EntryV1, RESERVED_CONSOLE, RESERVED_XENSTORE};
 use xen_abi::host::PhysInfo;
 use xen_abi::ids::{DomId, Port, VcpuId};
+use xen_host::error::Error;
 use zerocopy::IntoBytes;
 
 /// KiB of the paging pool of a PVH guest, by xl's rule.
@@ -53,16 +54,16 @@ fn no_memory(request: &BuildRequest, free_kib: u64) -> BuildError {
 
 /// A domain under construction.
 #[derive(Debug)]
-pub(super) struct Newborn<'a> {
-    pub(super) host: &'a dyn Hypervisor,
-    pub(super) request: &'a BuildRequest,
-    pub(super) domid: DomId,
+pub(crate) struct Newborn<'a> {
+    pub(crate) host: &'a dyn Hypervisor,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) domid: DomId,
     finished: bool,
 }
 
 impl<'a> Newborn<'a> {
     /// Checks what can be checked, and creates the domain with its vcpus and limits.
-    pub(super) fn create(
+    pub(crate) fn create(
         host: &'a dyn Hypervisor,
         request: &'a BuildRequest,
     ) -> Result<Self, BuildError> {
@@ -133,7 +134,7 @@ impl<'a> Newborn<'a> {
     }
 
     /// Ports for xenstore and console.
-    pub(super) fn ports(&self) -> Result<(Port, Port), BuildError> {
+    pub(crate) fn ports(&self) -> Result<(Port, Port), BuildError> {
         let allocate = |remote, step| self.host.alloc_unbound(self.domid, remote).step(step);
         let store = allocate(self.request.store_backend, "allocating the xenstore port")?;
         let console = allocate(self.request.console_backend, "allocating the console port")?;
@@ -141,7 +142,7 @@ impl<'a> Newborn<'a> {
     }
 
     /// Gives the guest the CPU that stock tools would give it.
-    pub(super) fn apply_cpu_policy(&self) -> Result<(), BuildError> {
+    pub(crate) fn apply_cpu_policy(&self) -> Result<(), BuildError> {
         const READ: &str = "reading the CPU policy";
         let policy = match self.request.kind {
             DomainKind::Pv => cpu_policy::pv(
@@ -158,7 +159,7 @@ impl<'a> Newborn<'a> {
     }
 
     /// Claims and allocates memory. The claim makes a host that is too full fail at once, not after minutes of filling.
-    pub(super) fn populate(
+    pub(crate) fn populate(
         &self,
         extents: &[Extents],
         got: impl FnMut(u64, u64, u64),
@@ -179,7 +180,7 @@ impl<'a> Newborn<'a> {
             .step("giving back the rest of the claim")
     }
 
-    pub(super) fn out_of_memory(&self) -> BuildError {
+    pub(crate) fn out_of_memory(&self) -> BuildError {
         let free = self
             .host
             .physinfo()
@@ -188,7 +189,7 @@ impl<'a> Newborn<'a> {
     }
 
     /// Grants console and xenstore page to their backends, so that these need no foreign mapping.
-    pub(super) fn seed_grants(&self, store: u64, console: u64) -> Result<(), BuildError> {
+    pub(crate) fn seed_grants(&self, store: u64, console: u64) -> Result<(), BuildError> {
         const STEP: &str = "granting the console and xenstore pages";
         let table = self.host.map_grant_table(self.domid, 1).step(STEP)?;
         for (grant, backend, frame) in [
@@ -205,21 +206,27 @@ impl<'a> Newborn<'a> {
     }
 
     /// The domain is complete and no longer ours to destroy.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.finished = true;
     }
 
     /// Destroys the domain because of `cause`.
-    pub(super) fn undo(mut self, cause: BuildError) -> BuildError {
-        self.finished = true;
-        match self.host.destroy_domain(self.domid) {
+    pub(crate) fn undo(self, cause: BuildError) -> BuildError {
+        let domid = self.domid;
+        match self.destroy() {
             Ok(()) => cause,
             Err(destroy) => BuildError::LeftBehind {
-                domid: self.domid,
+                domid,
                 cause: Box::new(cause),
                 destroy,
             },
         }
+    }
+
+    /// Destroys the domain.
+    pub(crate) fn destroy(mut self) -> Result<(), Error> {
+        self.finished = true;
+        self.host.destroy_domain(self.domid)
     }
 }
 

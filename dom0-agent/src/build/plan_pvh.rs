@@ -14,12 +14,15 @@ use super::limits::{GIB4, MIB, ORDER_1G, PAGE, PVH_COMMAND_LINE};
 use super::plan_pv::{Placed, PlacedInitrd, Run, placed};
 use super::populate::{Extents, extents};
 use crate::image::{KernelMeta, PvhKernel};
+use std::ops::Range;
 use xen_abi::domain::{MemoryKind, MemoryRange};
 use xen_abi::hvm::start_info::{self as hvm, MemmapEntry, ModlistEntry};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// RAM below 4 GiB ends here; from here on the ACPI tables.
 pub const HOLE_START: u64 = 0xfc00_0000;
+/// Where the hole of any builder begins at the lowest.
+const LOWEST_HOLE: u64 = 0xf000_0000;
 /// First of the special pages.
 pub const SPECIAL_PFN: u64 = 0xf_eff8;
 /// Number of special pages.
@@ -119,6 +122,39 @@ pub struct Shape {
     pub max_vcpus: u32,
 }
 
+/// Page numbers a PVH guest of this size may have pages at, whoever built it: RAM, all of the hole, RAM above 4 GiB.
+///
+/// The hole of other builders may begin lower, so that more RAM lies above.
+#[must_use]
+pub fn possible_pages(max_memory_kib: u64) -> Vec<Range<u64>> {
+    let bytes = max_memory_kib * 1024;
+    let high = bytes.saturating_sub(LOWEST_HOLE);
+    let pages = |from: u64, to: u64| from / PAGE..to.div_ceil(PAGE);
+    vec![
+        pages(0, bytes.min(HOLE_START)),
+        pages(HOLE_START, GIB4),
+        pages(GIB4, GIB4 + high),
+    ]
+}
+
+/// What a PVH guest of this shape is told of its memory.
+#[must_use]
+pub fn memory_map_of(shape: Shape) -> Vec<MemoryRange> {
+    let (low_end, high_end) = ends(shape.nr_pages);
+    let tables = acpi::tables(shape.vcpus, shape.max_vcpus, HOLE_START);
+    let acpi_size = (tables.bytes.len() as u64).next_multiple_of(PAGE);
+    memory_map(low_end, high_end, acpi_size)
+}
+
+/// Where RAM below and above 4 GiB ends.
+fn ends(nr_pages: u64) -> (u64, u64) {
+    let bytes = nr_pages * PAGE;
+    (
+        bytes.min(HOLE_START),
+        GIB4 + bytes.saturating_sub(HOLE_START),
+    )
+}
+
 /// Plans a PVH guest.
 ///
 /// # Errors
@@ -132,8 +168,7 @@ pub fn plan(
 ) -> Result<PvhPlan, BuildError> {
     super::check_command_line(command_line, PVH_COMMAND_LINE)?;
     let nr_pages = shape.nr_pages;
-    let low_end = (nr_pages * PAGE).min(HOLE_START);
-    let high_end = GIB4 + (nr_pages * PAGE).saturating_sub(HOLE_START);
+    let (low_end, high_end) = ends(nr_pages);
     let first = kernel.start / PAGE;
     let kernel_run = Run {
         pfn: first,

@@ -65,7 +65,7 @@ pub fn extents(from: u64, to: u64, largest: u32) -> Vec<Extents> {
 ///
 /// # Errors
 /// Xen refused, or the host's memory ended.
-pub(super) fn populate(
+pub(crate) fn populate(
     memory: &dyn MemoryControl,
     domid: DomId,
     extents: &[Extents],
@@ -109,7 +109,7 @@ pub(super) fn populate(
 
 /// Why not all memory came.
 #[derive(Debug)]
-pub(super) enum Short {
+pub(crate) enum Short {
     /// Xen refused the call.
     Refused(BuildError),
     /// There is no more.

@@ -40,12 +40,7 @@ pub(super) fn build(
         frame: Special::Console.gfn(),
         port: console_port,
     };
-    set_params(newborn, &[(TIMER_MODE, TIMER_NO_DELAY_FOR_MISSED_TICKS)])?;
-    let pool = paging_pool_kib(newborn.request) * 1024;
-    match newborn.host.set_paging_pool(newborn.domid, pool) {
-        Err(error) if error.errno() == Some(Errno::ENOMEM) => return Err(newborn.out_of_memory()),
-        answer => answer.step("setting up the paging pool")?,
-    }
+    prepare(newborn)?;
     newborn.apply_cpu_policy()?;
     populate(newborn, plan)?;
     load(newborn, plan, kernel, initrd)?;
@@ -56,6 +51,16 @@ pub(super) fn build(
         store,
         console,
     })
+}
+
+/// What every PVH domain needs before it has memory, whether it is built or restored.
+pub(crate) fn prepare(newborn: &Newborn<'_>) -> Result<(), BuildError> {
+    set_params(newborn, &[(TIMER_MODE, TIMER_NO_DELAY_FOR_MISSED_TICKS)])?;
+    let pool = paging_pool_kib(newborn.request) * 1024;
+    match newborn.host.set_paging_pool(newborn.domid, pool) {
+        Err(error) if error.errno() == Some(Errno::ENOMEM) => Err(newborn.out_of_memory()),
+        answer => answer.step("setting up the paging pool"),
+    }
 }
 
 fn acpi_run(plan: &PvhPlan) -> Run {
@@ -138,7 +143,7 @@ fn connect(newborn: &Newborn<'_>, store: &Channel, console: &Channel) -> Result<
     newborn.seed_grants(store.frame, console.frame)
 }
 
-fn set_params(newborn: &Newborn<'_>, params: &[(u32, u64)]) -> Result<(), BuildError> {
+pub(crate) fn set_params(newborn: &Newborn<'_>, params: &[(u32, u64)]) -> Result<(), BuildError> {
     for (index, value) in params {
         newborn
             .host

@@ -5,6 +5,7 @@ use parapet_wire::agent::{Reply, Request};
 use parapet_wire::frame::{FrameError, Kind, receive, send};
 use parapet_wire::paths;
 use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,20 @@ impl AgentClient {
     /// The agent refused (its message, exit code 1 unless the caller maps it) or went away.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, AskError> {
         send(&mut self.stream, Kind::AgentRequest, request).map_err(|error| self.lost(&error))?;
+        self.answer()
+    }
+
+    /// Sends the file that the agent asked for by [`Reply::SendFile`], and waits for the final reply.
+    ///
+    /// # Errors
+    /// As [`AgentClient::ask`].
+    pub fn hand_over(&mut self, file: BorrowedFd<'_>) -> Result<Reply, AskError> {
+        xen_host::fdpass::send(&self.stream, &[], &[file])
+            .map_err(|error| AskError::Lost(error.to_string()))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Reply, AskError> {
         loop {
             match receive(&mut self.stream, Kind::AgentReply).map_err(|error| self.lost(&error))? {
                 Reply::Progress(text) => eprintln!("{text}"),

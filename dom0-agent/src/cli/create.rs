@@ -112,7 +112,8 @@ fn sources(call: &Call<'_>) -> Result<(Option<String>, Vec<String>), ()> {
     Ok((path, overrides))
 }
 
-fn wait_for_end(call: &mut Call<'_>, domid: DomId) -> Result<(), Failure> {
+/// Returns when the domain is gone.
+pub(super) fn wait_for_end(call: &mut Call<'_>, domid: DomId) -> Result<(), Failure> {
     writeln!(
         call.err,
         "Waiting for domain {domid} to die [pid {}]",

@@ -21,6 +21,7 @@ pub mod list;
 pub mod network;
 pub mod power;
 pub mod reach;
+pub mod save;
 pub mod table;
 
 use getopt::Parsed;

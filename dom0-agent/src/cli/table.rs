@@ -2,7 +2,9 @@
 
 use super::getopt::{Opt, flag, valued};
 use super::reach::Failure;
-use super::{Call, block, console, create, domain, help, info, lifecycle, list, network, power};
+use super::{
+    Call, block, console, create, domain, help, info, lifecycle, list, network, power, save,
+};
 
 /// What runs a command; answers its exit code.
 pub type Run = fn(&mut Call<'_>) -> Result<u8, Failure>;
@@ -256,7 +258,17 @@ pub static COMMANDS: &[Command] = &[
         "save",
         "[options] <Domain> <CheckpointFile> [<ConfigFile>]",
         "Save a domain state to restore later",
-    ),
+    )
+    .options(
+        &[flag('c', ""), flag('p', ""), flag('D', "")],
+        &[
+            ("-c", "leave the domain running after saving it"),
+            ("-p", "leave the domain paused after saving it"),
+            ("-D", "store the domain id in the configuration"),
+        ],
+    )
+    .takes(2)
+    .runs(save::save),
     command(
         "migrate",
         "[options] <Domain> <host>",
@@ -266,7 +278,29 @@ pub static COMMANDS: &[Command] = &[
         "restore",
         "[options] [<ConfigFile>] <CheckpointFile>",
         "Restore a domain from a saved state",
-    ),
+    )
+    .options(
+        &[
+            flag('F', ""),
+            flag('c', ""),
+            flag('p', ""),
+            flag('d', ""),
+            flag('e', ""),
+            flag('V', "vncviewer"),
+            flag('A', "vncviewer-autopass"),
+        ],
+        &[
+            ("-p", "leave the domain paused after restoring it"),
+            ("-c", "attach to its console"),
+            ("-e", "do not act when it stops"),
+            ("-F", "wait until it is gone"),
+            ("-d", "show its configuration"),
+            ("-V, --vncviewer", "no display is served; accepted"),
+            ("-A, --vncviewer-autopass", "no display is served; accepted"),
+        ],
+    )
+    .takes(1)
+    .runs(save::restore),
     command(
         "migrate-receive",
         "- for internal use only",

@@ -15,6 +15,7 @@
 pub mod alive;
 pub mod options;
 pub mod server;
+mod transfer;
 pub mod watcher;
 
 use crate::agent::process::Processes;

@@ -1,9 +1,11 @@
 //! The API socket: greets, checks who asks, answers.
 
 use super::Shared;
+use super::transfer::Transfer;
 use crate::agent::create::CreateOptions;
 use crate::agent::error::AgentError;
 use crate::agent::lock;
+use crate::agent::record::Stage;
 use anyhow::Context;
 use parapet_wire::agent::{Cost, Create, Event, Failure, FailureKind, Reply, Request};
 use parapet_wire::driver::DeviceKind;
@@ -96,6 +98,10 @@ async fn client(shared: Shared, mut stream: UnixStream) -> Result<(), FrameError
             send_async(&mut stream, Kind::AgentReply, &Reply::Failed(failure)).await?;
             continue;
         }
+        let request = match Transfer::of(request) {
+            Ok(transfer) => return super::transfer::serve(shared, stream, transfer).await,
+            Err(request) => request,
+        };
         if matches!(request, Request::Subscribe) {
             shared.agent.listener_came();
             let ended = subscribe(&shared, &mut stream).await;
@@ -218,7 +224,8 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
                 .by_uuid(uuid)
                 .ok_or_else(|| AgentError::NoGuest(uuid.to_string()))?;
             let guest = lock(&shared);
-            if guest.record.domid == domid {
+            // While it is saved its silence means nothing.
+            if guest.record.domid == domid && guest.record.stage != Stage::Saving {
                 tracing::warn!(%uuid, why, "given up");
                 agent.give_up(guest)?;
             }
@@ -235,7 +242,8 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
             return Ok(Reply::Status(format!("{{\"replaced\": {count}}}")));
         }
         Request::Status => return Ok(Reply::Status(status(shared))),
-        Request::Subscribe => {}
+        // Dealt with before: these take the whole connection.
+        Request::Subscribe | Request::Save(_) | Request::Restore(_) => {}
     }
     Ok(Reply::Done)
 }
@@ -254,7 +262,7 @@ fn create(shared: &Shared, create: &Create) -> Result<Reply, AgentError> {
 }
 
 /// Runs an operation and says what it cost. The counters are the whole process's: exact when nothing else happens.
-fn measured<T>(work: impl FnOnce() -> T) -> (T, Cost) {
+pub(super) fn measured<T>(work: impl FnOnce() -> T) -> (T, Cost) {
     let before = (
         xen_host::xen::Xen::hypercalls(),
         xen_host::xenstore::round_trips(),
@@ -269,7 +277,10 @@ fn measured<T>(work: impl FnOnce() -> T) -> (T, Cost) {
     (value, cost)
 }
 
-fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, AgentError> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(
+    what: &str,
+    text: &str,
+) -> Result<T, AgentError> {
     serde_json::from_str(text)
         .map_err(|error| AgentError::Invalid(format!("{what} from the client: {error}")))
 }

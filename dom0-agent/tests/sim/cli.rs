@@ -7,6 +7,7 @@ use xen_abi::ids::DomId;
 use xen_sim::GuestSpec;
 
 mod absent;
+mod save;
 
 #[test]
 fn command_lines_are_understood_as_stock_xl_understands_them() {

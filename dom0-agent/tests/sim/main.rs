@@ -27,5 +27,7 @@ mod exhaust;
 mod heartbeats;
 mod input;
 mod recover;
+mod save;
+mod save_pv;
 mod stop;
 mod watch;

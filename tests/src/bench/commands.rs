@@ -15,18 +15,21 @@ use super::table::{CostRow, Row, Table};
 const WARM_ROUNDS: u32 = 3;
 
 /// One command of a sequence.
-struct Step {
-    name: String,
-    argv: Vec<String>,
+pub(super) struct Step {
+    /// For the table.
+    pub(super) name: String,
+    /// Its words; `XL` stands for the tool.
+    pub(super) argv: Vec<String>,
     /// Most of stock's time that is aimed at.
-    target: f64,
+    pub(super) target: f64,
 }
 
 /// A sequence of commands that is repeated, each step with its line in the table.
-struct Case {
-    steps: Vec<Step>,
+pub(super) struct Case {
+    /// One after the other.
+    pub(super) steps: Vec<Step>,
     /// The first step's first round has a line of its own, with this target.
-    cold: Option<f64>,
+    pub(super) cold: Option<f64>,
 }
 
 impl Case {
@@ -97,7 +100,7 @@ fn forget_kernels(host: &Host) -> Result<()> {
     host.sh("rm -f /var/cache/parapet/kernels/*").map(drop)
 }
 
-fn words(line: &str) -> Vec<String> {
+pub(super) fn words(line: &str) -> Vec<String> {
     line.split(' ').map(String::from).collect()
 }
 
@@ -137,7 +140,7 @@ fn cases(host: &Host) -> Result<Vec<Case>> {
 }
 
 /// Times of `case` with `tool` in place of `XL`.
-fn measure(host: &Host, case: &Case, tool: &str) -> Result<Vec<Timing>> {
+pub(super) fn measure(host: &Host, case: &Case, tool: &str) -> Result<Vec<Timing>> {
     let measurement = Measurement {
         rounds: 1 + WARM_ROUNDS,
         steps: case.commands(tool),
@@ -189,7 +192,7 @@ fn count_both(
     Ok(())
 }
 
-fn add(table: &mut Table, case: &Case, stock: &[Timing], ours: &[Timing]) {
+pub(super) fn add(table: &mut Table, case: &Case, stock: &[Timing], ours: &[Timing]) {
     if let Some(target) = case.cold {
         table.rows.push(Row {
             operation: format!("{}, first time", case.title()),

@@ -7,6 +7,7 @@ use crate::error::Error;
 use nix::errno::Errno;
 use std::any::Any;
 use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use xen_abi::ids::PAGE_SIZE;
@@ -207,6 +208,53 @@ impl SharedRegion {
         unsafe { std::ptr::copy(from, into, len) };
     }
 
+    /// Writes `head` and then `len` bytes from `offset` on into a file or connection, in one call of the kernel; answers how many bytes went,
+    /// those of `head` included. The bytes of the region are not copied in between.
+    ///
+    /// # Errors
+    /// The kernel's: a full disk, a peer that is gone.
+    ///
+    /// # Panics
+    /// When the range is outside of the region.
+    pub fn write_out(
+        &self,
+        to: BorrowedFd<'_>,
+        head: &[u8],
+        offset: usize,
+        len: usize,
+    ) -> std::io::Result<usize> {
+        let part = |base: *const u8, len| libc::iovec {
+            iov_base: base.cast_mut().cast(),
+            iov_len: len,
+        };
+        let parts = [
+            part(head.as_ptr(), head.len()),
+            part(self.at(offset, len), len),
+        ];
+        // SAFETY: both parts are readable for their lengths (`at` checked the second), and the kernel only reads them.
+        let written = unsafe { libc::writev(to.as_raw_fd(), parts.as_ptr(), 2) };
+        usize::try_from(written).map_err(|_| std::io::Error::last_os_error())
+    }
+
+    /// Reads up to `len` bytes from a file or connection to `offset`, without a copy in between; answers how many came, 0 at the end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    ///
+    /// # Panics
+    /// When the range is outside of the region, or the region cannot be written.
+    pub fn read_in(
+        &self,
+        from: BorrowedFd<'_>,
+        offset: usize,
+        len: usize,
+    ) -> std::io::Result<usize> {
+        let into = self.at_mut(offset, len);
+        // SAFETY: `into` is writable for `len` bytes (checked by `at_mut`), and no reference to them exists.
+        let read = unsafe { libc::read(from.as_raw_fd(), into.cast(), len) };
+        usize::try_from(read).map_err(|_| std::io::Error::last_os_error())
+    }
+
     /// Fills with one byte.
     ///
     /// # Panics
@@ -311,6 +359,23 @@ mod tests {
     fn a_range_outside_is_refused() {
         let region = SharedRegion::anonymous(1).unwrap();
         region.write(4090, &[0; 10]);
+    }
+
+    #[test]
+    fn pages_go_to_a_file_and_come_back_without_a_stop() {
+        use std::io::{Seek, SeekFrom};
+        use std::os::fd::AsFd;
+        let region = SharedRegion::anonymous(2).unwrap();
+        region.write(4090, b"across the page");
+        let mut file = tempfile::tempfile().unwrap();
+        let written = region.write_out(file.as_fd(), b"head", 4090, 15).unwrap();
+        assert_eq!(written, 19);
+        file.seek(SeekFrom::Start(4)).unwrap();
+        assert_eq!(region.read_in(file.as_fd(), 100, 100).unwrap(), 15);
+        assert_eq!(region.read_vec(100, 15), b"across the page");
+        assert_eq!(region.read_in(file.as_fd(), 100, 100).unwrap(), 0);
+        let read_only = std::fs::File::open("/dev/null").unwrap();
+        assert!(region.write_out(read_only.as_fd(), b"", 0, 1).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::time::Duration;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, MemoryRange, ShutdownReason, Trigger, TscMode, VcpuInfo,
 };
-use xen_abi::domctl::Scheduling;
+use xen_abi::domctl::{Scheduling, TscInfo};
 use xen_abi::host::{CpuPool, CpuTopology, NumaNode, PhysInfo, XenStrings};
 use xen_abi::ids::{DomId, GrantRef, Handle, Port, VcpuId};
 use xen_abi::version::XenVersion;
@@ -72,6 +72,17 @@ pub struct CpuidLeaf {
     pub regs: [u32; 4],
 }
 
+/// What a PV vcpu has besides its registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VcpuPart {
+    /// Callbacks and machine check state (`get_ext_vcpucontext`).
+    Extended,
+    /// XSAVE area (`getvcpuextstate`).
+    Xsave,
+    /// Model specific registers, 16 bytes each (`get_vcpu_msrs`).
+    Msrs,
+}
+
 /// Domain life cycle (domctl).
 pub trait DomainControl: Debug + Send + Sync {
     /// One domain, `None` if there is none of that id. (Xen 4.17 answers with the next one; implementations compare ids.)
@@ -118,10 +129,24 @@ pub trait DomainControl: Debug + Send + Sync {
     fn set_address_size(&self, domid: DomId, bits: u32) -> Result<()>;
     /// Size of the HAP/shadow pool in bytes; outside of max_mem.
     fn set_paging_pool(&self, domid: DomId, bytes: u64) -> Result<()>;
-    /// PV: whole register state of one vcpu (`vcpu_guest_context`, 5168 bytes).
+    /// Whole register state of one vcpu (`vcpu_guest_context`, 5168 bytes); for PVH and HVM the general registers of a vcpu that runs
+    /// already, as [`DomainControl::vcpu_context`] gave them.
     fn set_vcpu_context(&self, domid: DomId, vcpu: VcpuId, context: &[u8]) -> Result<()>;
     /// PV: makes `gmfn` the hypercall page.
     fn init_hypercall_page(&self, domid: DomId, gmfn: u64) -> Result<()>;
+    /// Lets a domain that shut down with code suspend run on.
+    fn resume(&self, domid: DomId) -> Result<()>;
+    /// Mode and state of the time stamp counter.
+    fn tsc_info(&self, domid: DomId) -> Result<TscInfo>;
+    /// Sets what [`DomainControl::tsc_info`] answered, here or on another host.
+    fn set_tsc_info(&self, domid: DomId, info: &TscInfo) -> Result<()>;
+    /// Register state of one vcpu (`vcpu_guest_context`, 5168 bytes); general registers only for PVH and HVM.
+    fn vcpu_context(&self, domid: DomId, vcpu: VcpuId) -> Result<Vec<u8>>;
+    /// PV: what a vcpu has besides its registers; empty if it has nothing of the kind.
+    fn vcpu_part(&self, domid: DomId, vcpu: VcpuId, part: VcpuPart) -> Result<Vec<u8>>;
+    /// PV: sets what [`DomainControl::vcpu_part`] answered.
+    fn set_vcpu_part(&self, domid: DomId, vcpu: VcpuId, part: VcpuPart, state: &[u8])
+    -> Result<()>;
     /// PVH/HVM: the whole save blob.
     fn hvm_context(&self, domid: DomId) -> Result<Vec<u8>>;
     /// PVH/HVM: loads a save blob.
@@ -130,6 +155,8 @@ pub trait DomainControl: Debug + Send + Sync {
     fn set_hvm_param(&self, domid: DomId, index: u32, value: u64) -> Result<()>;
     /// PVH/HVM parameter.
     fn hvm_param(&self, domid: DomId, index: u32) -> Result<u64>;
+    /// The CPU policy in force.
+    fn domain_cpu_policy(&self, domid: DomId) -> Result<CpuPolicy>;
     /// Replaces the CPU policy; after `max_vcpus`, before a vcpu runs.
     fn set_cpu_policy(&self, domid: DomId, policy: &CpuPolicy) -> Result<()>;
     /// Port in `domid`, unbound, for `remote` to bind (`EVTCHNOP_alloc_unbound`).
@@ -147,6 +174,10 @@ pub trait MemoryControl: Debug + Send + Sync {
     fn set_memory_map(&self, domid: DomId, map: &[MemoryRange]) -> Result<()>;
     /// Reserves `pages` for the domain; 0 gives back what is left of the claim.
     fn claim(&self, domid: DomId, pages: u64) -> Result<()>;
+    /// What each frame is: a `PFINFO_*` word each (mfns for PV, gfns for PVH and HVM). A frame that is not there is `PFINFO_XTAB`.
+    fn page_types(&self, domid: DomId, frames: &[u64]) -> Result<Vec<u32>>;
+    /// PV: pins page tables, each of the level 1 to 4 that stands with it.
+    fn pin_tables(&self, domid: DomId, tables: &[(u8, u64)]) -> Result<()>;
     /// PV: pins a level-4 page table.
     fn pin_l4(&self, domid: DomId, mfn: u64) -> Result<()>;
     /// Maps frames of a domain (mfns for PV, gfns for PVH and HVM), in this order, as one region. All or nothing.

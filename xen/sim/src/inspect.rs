@@ -6,6 +6,7 @@ use crate::store::tree::is_within;
 use crate::world::World;
 use nix::errno::Errno;
 use xen_abi::domain::{CreateDomain, DomainInfo, MemoryRange, ShutdownReason, Trigger};
+use xen_abi::domctl::TscInfo;
 use xen_abi::ids::{DomId, PAGE_SIZE, Port, VcpuId};
 use xen_host::seam::CpuPolicy;
 
@@ -64,6 +65,21 @@ impl World {
             .get(vcpu.0 as usize)?
             .context
             .clone()
+    }
+
+    /// The time stamp counter's mode and state.
+    #[must_use]
+    pub fn tsc_info(&self, domid: DomId) -> Option<TscInfo> {
+        self.shared().change(|state| state.tsc_info(domid).ok())
+    }
+
+    /// Sets the time stamp counter's state, as the passing of time would.
+    ///
+    /// # Errors
+    /// No such guest, or no such mode.
+    pub fn set_tsc_info(&self, domid: DomId, info: &TscInfo) -> Result<(), Errno> {
+        self.shared()
+            .change(|state| state.set_tsc_info(domid, info))
     }
 
     /// An HVM parameter, 0 if it was never set.

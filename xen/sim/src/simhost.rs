@@ -12,15 +12,16 @@ use std::sync::Arc;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, MemoryRange, ShutdownReason, Trigger, TscMode, VcpuInfo,
 };
-use xen_abi::domctl::Scheduling;
+use xen_abi::domctl::{Scheduling, TscInfo};
 use xen_abi::host::{CpuPool, CpuTopology, NumaNode, PhysInfo, XenStrings};
 use xen_abi::ids::{DomId, Handle, Port, VcpuId};
+use xen_abi::pv::page_table::LEVELS;
 use xen_abi::version::XenVersion;
 use xen_host::error::Error;
 use xen_host::eventfd::EventFd;
 use xen_host::region::SharedRegion;
 use xen_host::seam::{
-    CpuPolicy, Devices, DomainControl, Events, Grants, HostControl, MemoryControl, Result,
+    CpuPolicy, Devices, DomainControl, Events, Grants, HostControl, MemoryControl, Result, VcpuPart,
 };
 use xen_host::xenstore::error::StoreError;
 use xen_host::xenstore::store::{Store, StoreOp, StoreReply, TxId};
@@ -268,6 +269,42 @@ impl DomainControl for SimHost {
         })
     }
 
+    fn resume(&self, domid: DomId) -> Result<()> {
+        self.on("resumedomain", domid, |state| state.resume(domid))
+    }
+
+    fn tsc_info(&self, domid: DomId) -> Result<TscInfo> {
+        self.on("gettscinfo", domid, |state| state.tsc_info(domid))
+    }
+
+    fn set_tsc_info(&self, domid: DomId, info: &TscInfo) -> Result<()> {
+        self.on("settscinfo", domid, |state| state.set_tsc_info(domid, info))
+    }
+
+    fn vcpu_context(&self, domid: DomId, vcpu: VcpuId) -> Result<Vec<u8>> {
+        self.on("getvcpucontext", domid, |state| {
+            state.vcpu_context(domid, vcpu)
+        })
+    }
+
+    fn vcpu_part(&self, domid: DomId, vcpu: VcpuId, part: VcpuPart) -> Result<Vec<u8>> {
+        self.on("get_vcpu_part", domid, |state| {
+            state.vcpu_part(domid, vcpu, part)
+        })
+    }
+
+    fn set_vcpu_part(
+        &self,
+        domid: DomId,
+        vcpu: VcpuId,
+        part: VcpuPart,
+        bytes: &[u8],
+    ) -> Result<()> {
+        self.on("set_vcpu_part", domid, |state| {
+            state.set_vcpu_part(domid, vcpu, part, bytes)
+        })
+    }
+
     fn hvm_context(&self, domid: DomId) -> Result<Vec<u8>> {
         self.on("gethvmcontext", domid, |state| state.hvm_context(domid))
     }
@@ -287,6 +324,12 @@ impl DomainControl for SimHost {
     fn hvm_param(&self, domid: DomId, index: u32) -> Result<u64> {
         self.on("hvm_get_param", domid, |state| {
             state.hvm_param(domid, index)
+        })
+    }
+
+    fn domain_cpu_policy(&self, domid: DomId) -> Result<CpuPolicy> {
+        self.on("get_cpu_policy", domid, |state| {
+            state.domain_cpu_policy(domid)
         })
     }
 
@@ -329,8 +372,24 @@ impl MemoryControl for SimHost {
         self.on("claim_pages", domid, |state| state.claim(domid, pages))
     }
 
+    fn page_types(&self, domid: DomId, frames: &[u64]) -> Result<Vec<u32>> {
+        self.on("getpageframeinfo3", domid, |state| {
+            state.page_types(domid, frames)
+        })
+    }
+
+    fn pin_tables(&self, domid: DomId, tables: &[(u8, u64)]) -> Result<()> {
+        self.on("mmuext_op", domid, |state| {
+            tables
+                .iter()
+                .try_for_each(|(level, mfn)| state.pin_table(domid, *level, *mfn))
+        })
+    }
+
     fn pin_l4(&self, domid: DomId, mfn: u64) -> Result<()> {
-        self.on("mmuext_op", domid, |state| state.pin_l4(domid, mfn))
+        self.on("mmuext_op", domid, |state| {
+            state.pin_table(domid, LEVELS, mfn)
+        })
     }
 
     fn map_foreign(&self, domid: DomId, frames: &[u64], writable: bool) -> Result<SharedRegion> {
@@ -403,6 +462,10 @@ impl Store for SimHost {
 
     fn introduce(&self, domid: DomId, gfn: u64, port: Port) -> StoreResult<()> {
         self.store.introduce(domid, gfn, port)
+    }
+
+    fn resume(&self, domid: DomId) -> StoreResult<()> {
+        self.store.resume(domid)
     }
 
     fn release(&self, domid: DomId) -> StoreResult<()> {

@@ -119,6 +119,7 @@ impl State {
             hard: cpus.clone(),
             soft: cpus,
             context: None,
+            parts: std::collections::BTreeMap::new(),
         };
         dom0.vcpus = vec![vcpu; HOST_CPUS as usize];
         self.domains.insert(DomId::DOM0, dom0);

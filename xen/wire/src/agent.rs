@@ -98,6 +98,32 @@ pub enum Request {
         /// The new way of watching; `None` leaves it.
         watching: Option<Watching>,
     },
+    /// Saves a guest: a libxl stream goes to a file of the client's. Last request of its connection; see [`Reply::SendFile`].
+    Save(Save),
+    /// Makes a guest as [`Request::Create`] does, from a libxl stream in a file of the client's. Last request of its connection; see [`Reply::SendFile`].
+    Restore(Create),
+}
+
+/// See [`Request::Save`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Save {
+    /// Which guest.
+    pub domid: DomId,
+    /// What becomes of it.
+    pub after: AfterSave,
+    /// The agent's `DomainConfig` as JSON, to stand in the file instead of the guest's own.
+    pub config: Option<String>,
+}
+
+/// What becomes of a guest that was saved. In all cases it goes on where it was if it could not be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AfterSave {
+    /// It is destroyed.
+    Destroy,
+    /// It runs on.
+    Resume,
+    /// It is there, paused.
+    Pause,
 }
 
 /// See [`Request::Create`].
@@ -140,6 +166,12 @@ pub enum Reply {
     Done,
     /// It did not.
     Failed(Failure),
+    /// To `Save` and `Restore`: the client sends the descriptor of its file, as one message of `xen_host::fdpass`, standing where the libxl stream
+    /// begins. Then the final reply comes (`Done` or `Created`).
+    SendFile {
+        /// To `Save`: the guest's configuration as libxl's JSON, for the file's header.
+        config: String,
+    },
 }
 
 /// Work one operation cost; carries over to hardware, unlike time in the lab.

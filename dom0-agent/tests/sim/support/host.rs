@@ -2,6 +2,7 @@
 
 use super::driver::SimDrivers;
 use super::machine::Machine;
+use super::reflex::{Reflex, ReflexStore, Reflexes};
 use super::yard::{SimLinks, Yard};
 use crate::kernels::{Elf, VIRT_BASE, word};
 use dom0_agent::agent::create::CreateOptions;
@@ -64,6 +65,7 @@ pub struct Host {
     watched: bool,
     /// How much later than now it is.
     late: Duration,
+    reflexes: Reflexes,
     root: tempfile::TempDir,
 }
 
@@ -130,8 +132,11 @@ impl Host {
         let news = Arc::default();
         let events = Arc::default();
         let process = world.host("agent");
-        let agent = agent(&yard, &process, &dirs, &news, &events);
+        let reflexes = Reflexes::default();
+        let seams = seams(&world, &process, &reflexes);
+        let agent = agent(&yard, &process, seams, &dirs, &news, &events);
         Self {
+            reflexes,
             world,
             yard,
             dirs,
@@ -217,6 +222,11 @@ impl Host {
     /// Events since the last call.
     pub fn events(&self) -> Vec<Event> {
         std::mem::take(&mut *self.events.lock().unwrap())
+    }
+
+    /// From now on this guest answers at once when it is asked to suspend.
+    pub fn reflex(&self, domid: DomId, reflex: Reflex) {
+        self.reflexes.lock().unwrap().insert(domid, reflex);
     }
 
     /// A monitor comes or goes.
@@ -342,6 +352,7 @@ impl Host {
         self.agent = agent(
             &self.yard,
             &self.process,
+            seams(&self.world, &self.process, &self.reflexes),
             &self.dirs,
             &self.news,
             &self.events,
@@ -384,17 +395,26 @@ fn collect(root: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
+fn seams(world: &World, process: &SimHost, reflexes: &Reflexes) -> Seams {
+    let store = ReflexStore {
+        inner: process.clone(),
+        world: world.clone(),
+        reflexes: Arc::clone(reflexes),
+    };
+    Seams {
+        xen: Arc::new(process.clone()),
+        store: Arc::new(store),
+    }
+}
+
 fn agent(
     yard: &Arc<Yard>,
     process: &SimHost,
+    seams: Seams,
     dirs: &Dirs,
     news: &Arc<Mutex<VecDeque<News>>>,
     events: &Arc<Mutex<Vec<Event>>>,
 ) -> Arc<Agent> {
-    let seams = Seams {
-        xen: Arc::new(process.clone()),
-        store: Arc::new(process.clone()),
-    };
     let drivers = SimDrivers {
         yard: Arc::clone(yard),
         agent: process.clone(),

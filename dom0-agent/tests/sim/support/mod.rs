@@ -6,6 +6,7 @@ pub mod faults;
 mod host;
 mod machine;
 mod plain;
+pub mod reflex;
 mod yard;
 
 pub use host::{Host, Setup, small_kernel};

@@ -54,6 +54,9 @@ layout! {
     }
 }
 
+/// Frames that one `getpageframeinfo3` takes; Xen refuses more with `E2BIG`.
+pub const PAGE_TYPES_PER_CALL: usize = 1024;
+
 layout! {
     /// `XEN_DOMCTL_getpageframeinfo3`.
     pub struct GetPageFrameInfo3: "struct xen_domctl_getpageframeinfo3", 16 {

@@ -129,19 +129,20 @@ pub fn set_ext_vcpu_context(abi: Abi, domain: DomId, state: &[u8]) -> Option<Cal
     Some(call)
 }
 
-/// Reads the XSAVE area, or with a null buffer its size ([`VcpuExtState::size`]).
+/// Reads the XSAVE area into a buffer for which features and size are those that Xen answered when both were zero and the buffer null.
 #[must_use]
 pub fn get_vcpu_ext_state(
     abi: Abi,
     domain: DomId,
     vcpu: VcpuId,
+    features: u64,
     buffer: UserPtr,
     size: u64,
 ) -> Call {
     let raw = VcpuExtState {
         vcpu: vcpu.0,
         pad: 0,
-        xfeature_mask: 0,
+        xfeature_mask: features,
         size,
         buffer,
     };

@@ -92,7 +92,7 @@ impl Param {
 }
 
 /// Those that are saved with a domain, if they are not 0, in the order stock tools write them.
-pub const SAVED: [u32; 15] = [
+pub const SAVED: [u32; 16] = [
     STORE_PFN,
     IOREQ_PFN,
     BUFIOREQ_PFN,
@@ -108,4 +108,5 @@ pub const SAVED: [u32; 15] = [
     IOREQ_SERVER_PFN,
     NR_IOREQ_SERVER_PAGES,
     X87_FIP_WIDTH,
+    MCA_CAP,
 ];

@@ -2,12 +2,14 @@
 
 use super::{Refusal, Xen};
 use crate::error::Error;
-use crate::seam::{CpuPolicy, DomainControl, HostControl, Result};
+use crate::seam::{CpuPolicy, DomainControl, HostControl, Result, VcpuPart};
 use nix::errno::Errno;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, ShutdownReason, Trigger, TscMode, VcpuInfo,
 };
-use xen_abi::domctl::{self, Bitmap, Call, CreditParameters, DOMAIN_INFO_STRIDE, Scheduling};
+use xen_abi::domctl::{
+    self, Bitmap, Call, CreditParameters, DOMAIN_INFO_STRIDE, Scheduling, TscInfo,
+};
 use xen_abi::hvm::params;
 use xen_abi::ids::{DomId, Gfn, Handle, PAGE_SIZE, Port, VcpuId};
 use xen_abi::pv::vcpu_context::VcpuGuestContext;
@@ -23,8 +25,8 @@ const MAX_CONTEXT_BYTES: u32 = 16 << 20;
 const MAX_AGAIN: u32 = 10_000;
 
 impl Xen {
-    /// A domctl without any address in it: every caller is in this file and uses a verb of `xen-abi` that takes none.
-    fn act(&self, op: &'static str, domid: DomId, call: Call) -> Result<Call> {
+    /// A domctl without any address in it: every caller uses a verb of `xen-abi` that takes none, or gives it a null one.
+    pub(super) fn act(&self, op: &'static str, domid: DomId, call: Call) -> Result<Call> {
         // SAFETY: the call carries no address, see above.
         unsafe { self.domctl(call) }.map_err(|refusal| refusal.about(op, Some(domid)))
     }
@@ -293,6 +295,45 @@ impl DomainControl for Xen {
         self.act("hypercall_init", domid, call).map(drop)
     }
 
+    fn resume(&self, domid: DomId) -> Result<()> {
+        self.act("resumedomain", domid, domctl::resume(self.abi, domid))
+            .map(drop)
+    }
+
+    fn tsc_info(&self, domid: DomId) -> Result<TscInfo> {
+        self.act("gettscinfo", domid, domctl::get_tsc_info(self.abi, domid))
+            .map(|answer| answer.payload())
+    }
+
+    fn set_tsc_info(&self, domid: DomId, info: &TscInfo) -> Result<()> {
+        let call = domctl::set_tsc_info(self.abi, domid, info);
+        self.act("settscinfo", domid, call).map(drop)
+    }
+
+    fn vcpu_context(&self, domid: DomId, vcpu: VcpuId) -> Result<Vec<u8>> {
+        let bytes = size_of::<VcpuGuestContext>();
+        let buffer = self.buffer(bytes)?;
+        let call = domctl::get_vcpu_context(self.abi, domid, vcpu, buffer.address());
+        // SAFETY: the buffer has room for a whole register state and lives through the call.
+        let answer = unsafe { self.domctl(call) };
+        answer.map_err(|refusal| refusal.about("getvcpucontext", Some(domid)))?;
+        Ok(buffer.to_vec(bytes))
+    }
+
+    fn vcpu_part(&self, domid: DomId, vcpu: VcpuId, part: VcpuPart) -> Result<Vec<u8>> {
+        self.get_part(domid, vcpu, part)
+    }
+
+    fn set_vcpu_part(
+        &self,
+        domid: DomId,
+        vcpu: VcpuId,
+        part: VcpuPart,
+        state: &[u8],
+    ) -> Result<()> {
+        self.set_part(domid, vcpu, part, state)
+    }
+
     fn hvm_context(&self, domid: DomId) -> Result<Vec<u8>> {
         let size = self.context_size(domid)?;
         let buffer = self.buffer(size as usize)?;
@@ -327,6 +368,10 @@ impl DomainControl for Xen {
     fn hvm_param(&self, domid: DomId, index: u32) -> Result<u64> {
         let param = params::Param::new(domid, index, 0);
         self.hvm_op("get_hvm_param", params::OP_GET_PARAM, param)
+    }
+
+    fn domain_cpu_policy(&self, domid: DomId) -> Result<CpuPolicy> {
+        self.policy_of(domid)
     }
 
     fn set_cpu_policy(&self, domid: DomId, policy: &CpuPolicy) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::region::SharedRegion;
 use crate::seam::{MemoryControl, Result};
 use nix::errno::Errno;
 use xen_abi::domain::MemoryRange;
+use xen_abi::domctl::{self, PAGE_TYPES_PER_CALL};
 use xen_abi::hypercall;
 use xen_abi::ids::{DomId, Mfn};
 use xen_abi::layout::{UserPtr, copy_out};
@@ -15,6 +16,8 @@ use zerocopy::IntoBytes;
 
 /// Extents populated by one hypercall: a list of 256 KiB.
 const MAX_EXTENTS_PER_CALL: usize = 32 * 1024;
+/// Page tables pinned by one hypercall, as stock does.
+const MAX_PINS_PER_CALL: usize = 1024;
 
 impl Xen {
     /// Populates at most [`MAX_EXTENTS_PER_CALL`] extents.
@@ -41,6 +44,46 @@ impl Xen {
             *frame = copy_out(bytes).unwrap_or(*frame);
         }
         Ok(done)
+    }
+}
+
+impl Xen {
+    /// Asks the types of at most [`PAGE_TYPES_PER_CALL`] frames.
+    fn types_of_part(&self, domid: DomId, frames: &[u64], types: &mut Vec<u32>) -> Result<()> {
+        let list = self.buffer_of(frames.as_bytes())?;
+        let count = frames.len() as u64;
+        let call = domctl::get_page_frame_info(self.abi, domid, list.address(), count);
+        // SAFETY: the list holds as many frames as the call says and lives through it.
+        let answer = unsafe { self.domctl(call) };
+        answer.map_err(|refusal| refusal.about("getpageframeinfo3", Some(domid)))?;
+        let answered = list.to_vec(size_of_val(frames));
+        // Xen writes words of 64 bits, of which the type is in the low half.
+        types.extend(answered.as_chunks::<8>().0.iter().map(|word| {
+            let [a, b, c, d, ..] = *word;
+            u32::from_le_bytes([a, b, c, d])
+        }));
+        Ok(())
+    }
+
+    /// Pins at most [`MAX_PINS_PER_CALL`] page tables.
+    fn pin_part(&self, domid: DomId, tables: &[(u8, u64)]) -> Result<()> {
+        let refused = |errno| Error::refused_for("pin of a page table", domid, errno);
+        let pins = tables
+            .iter()
+            .map(|(level, mfn)| MmuextOp::pin(*level, Mfn(*mfn)))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| refused(Errno::EINVAL))?;
+        let list = self.buffer_of(pins.as_bytes())?;
+        let arguments = [
+            list.address().0,
+            pins.len() as u64,
+            0,
+            u64::from(domid.0),
+            0,
+        ];
+        // SAFETY: the list holds as many operations as the call says and lives through it; they name frames, not addresses.
+        let result = unsafe { self.privcmd.hypercall(hypercall::MMUEXT_OP, arguments) };
+        result.map(drop).map_err(refused)
     }
 }
 
@@ -96,13 +139,23 @@ impl MemoryControl for Xen {
             .map_err(|refusal| refusal.about("claim_pages", Some(domid)))
     }
 
+    fn page_types(&self, domid: DomId, frames: &[u64]) -> Result<Vec<u32>> {
+        let mut types = Vec::with_capacity(frames.len());
+        for part in frames.chunks(PAGE_TYPES_PER_CALL) {
+            self.types_of_part(domid, part, &mut types)?;
+        }
+        Ok(types)
+    }
+
+    fn pin_tables(&self, domid: DomId, tables: &[(u8, u64)]) -> Result<()> {
+        for part in tables.chunks(MAX_PINS_PER_CALL) {
+            self.pin_part(domid, part)?;
+        }
+        Ok(())
+    }
+
     fn pin_l4(&self, domid: DomId, mfn: u64) -> Result<()> {
-        let refused = |errno| Error::refused_for("pin of a page table", domid, errno);
-        let pin = MmuextOp::pin(4, Mfn(mfn)).ok_or_else(|| refused(Errno::EINVAL))?;
-        let place = |at| [at, 1, 0, u64::from(domid.0), 0];
-        // SAFETY: one operation stands at the address given, and the operation itself names a frame, not an address.
-        let (_, result) = unsafe { self.exchange(hypercall::MMUEXT_OP, pin, place) }?;
-        result.map(drop).map_err(refused)
+        self.pin_part(domid, &[(4, mfn)])
     }
 
     fn map_foreign(&self, domid: DomId, frames: &[u64], writable: bool) -> Result<SharedRegion> {

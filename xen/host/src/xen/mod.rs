@@ -20,6 +20,7 @@ mod memory;
 mod policy;
 mod privcmd;
 pub(crate) mod probe;
+mod vcpu;
 
 use crate::error::Error;
 use buffers::{Buffer, BufferPool};

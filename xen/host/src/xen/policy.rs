@@ -12,39 +12,56 @@ use zerocopy::IntoBytes;
 
 /// Most leaves or registers of a policy read.
 const MAX_ENTRIES: u32 = 4096;
+/// What the calls that read one are named.
+const READ: &str = "get_cpu_policy";
 
 impl Xen {
     /// A policy of the host.
     pub(super) fn host_policy(&self, index: u32) -> Result<CpuPolicy> {
-        let op = "get_cpu_policy";
-        let none = PolicyBuffers {
+        self.read_policy(|buffers| {
+            let call = sysctl::cpu_policy(self.abi, index, buffers);
+            // SAFETY: the buffers are as large as they say, or null to ask for their sizes; they live through the call.
+            let answer = unsafe { self.sysctl(call) };
+            let answer = answer.map_err(|refusal| refusal.about(READ, None))?;
+            let answer: sysctl::GetCpuPolicy = answer.payload();
+            Ok((answer.nr_leaves, answer.nr_msrs))
+        })
+    }
+
+    /// The policy of a domain.
+    pub(super) fn policy_of(&self, domid: DomId) -> Result<CpuPolicy> {
+        self.read_policy(|buffers| {
+            let call = domctl::get_cpu_policy(self.abi, domid, buffers);
+            // SAFETY: the buffers are as large as they say, or null to ask for their sizes; they live through the call.
+            let answer = unsafe { self.domctl(call) };
+            let answer = answer.map_err(|refusal| refusal.about(READ, Some(domid)))?;
+            let answer: domctl::CpuPolicy = answer.payload();
+            Ok((answer.nr_leaves, answer.nr_msrs))
+        })
+    }
+
+    /// Reads a policy by a call that answers how many leaves and registers there are, or were written.
+    fn read_policy(&self, ask: impl Fn(PolicyBuffers) -> Result<(u32, u32)>) -> Result<CpuPolicy> {
+        let (nr_leaves, nr_msrs) = ask(PolicyBuffers {
             leaves: UserPtr::NULL,
             nr_leaves: 0,
             msrs: UserPtr::NULL,
             nr_msrs: 0,
-        };
-        let call = sysctl::cpu_policy(self.abi, index, none);
-        // SAFETY: null addresses only ask for the counts.
-        let sizes = unsafe { self.sysctl(call) }.map_err(|refusal| refusal.about(op, None))?;
-        let sizes: sysctl::GetCpuPolicy = sizes.payload();
-        if sizes.nr_leaves > MAX_ENTRIES || sizes.nr_msrs > MAX_ENTRIES {
-            let what = format!("{} leaves and {} registers", sizes.nr_leaves, sizes.nr_msrs);
-            return Err(Error::Malformed { op, what });
+        })?;
+        if nr_leaves > MAX_ENTRIES || nr_msrs > MAX_ENTRIES {
+            let what = format!("{nr_leaves} leaves and {nr_msrs} registers");
+            return Err(Error::Malformed { op: READ, what });
         }
-        let leaves = self.buffer(sizes.nr_leaves as usize * size_of::<Leaf>())?;
-        let msrs = self.buffer(sizes.nr_msrs as usize * size_of::<Msr>())?;
-        let buffers = PolicyBuffers {
+        let leaves = self.buffer(nr_leaves as usize * size_of::<Leaf>())?;
+        let msrs = self.buffer(nr_msrs as usize * size_of::<Msr>())?;
+        let written = ask(PolicyBuffers {
             leaves: leaves.address(),
-            nr_leaves: sizes.nr_leaves,
+            nr_leaves,
             msrs: msrs.address(),
-            nr_msrs: sizes.nr_msrs,
-        };
-        let call = sysctl::cpu_policy(self.abi, index, buffers);
-        // SAFETY: the buffers hold as many entries as the call says and live through it.
-        let answer = unsafe { self.sysctl(call) }.map_err(|refusal| refusal.about(op, None))?;
-        let answer: sysctl::GetCpuPolicy = answer.payload();
-        let leaf_bytes = answer.nr_leaves.min(sizes.nr_leaves) as usize * size_of::<Leaf>();
-        let msr_bytes = answer.nr_msrs.min(sizes.nr_msrs) as usize * size_of::<Msr>();
+            nr_msrs,
+        })?;
+        let leaf_bytes = written.0.min(nr_leaves) as usize * size_of::<Leaf>();
+        let msr_bytes = written.1.min(nr_msrs) as usize * size_of::<Msr>();
         Ok(decode(&leaves.to_vec(leaf_bytes), &msrs.to_vec(msr_bytes)))
     }
 

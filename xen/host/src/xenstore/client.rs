@@ -91,16 +91,6 @@ impl Client {
         reply::is_introduced(&payload).map_err(|error| subject.malformed(error))
     }
 
-    /// Tells xenstored that a domain which had suspended runs on, so that its next shutdown is reported.
-    ///
-    /// # Errors
-    /// As xenstored says.
-    pub fn resume(&self, domid: DomId) -> Result<(), StoreError> {
-        let subject = Subject::new(Op::Resume, domid.to_string());
-        self.ask(TxId::NONE, &Request::Resume(domid), &subject)
-            .map(drop)
-    }
-
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
@@ -345,6 +335,12 @@ impl Store for Client {
             &subject,
         )
         .map(drop)
+    }
+
+    fn resume(&self, domid: DomId) -> Result<(), StoreError> {
+        let subject = Subject::new(Op::Resume, domid.to_string());
+        self.ask(TxId::NONE, &Request::Resume(domid), &subject)
+            .map(drop)
     }
 
     fn release(&self, domid: DomId) -> Result<(), StoreError> {

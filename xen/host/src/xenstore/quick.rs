@@ -268,6 +268,13 @@ impl Store for QuickStore {
         self.lock().ask(TxId::NONE, &request, &subject).map(drop)
     }
 
+    fn resume(&self, domid: DomId) -> Result<(), StoreError> {
+        let subject = Subject::new(Op::Resume, domid.to_string());
+        self.lock()
+            .ask(TxId::NONE, &Request::Resume(domid), &subject)
+            .map(drop)
+    }
+
     fn release(&self, domid: DomId) -> Result<(), StoreError> {
         let subject = Subject::new(Op::Release, domid.to_string());
         self.lock()

@@ -87,6 +87,8 @@ pub trait Store: Debug + Send + Sync {
     fn watch(&self, path: &str) -> Result<Watch, StoreError>;
     /// Tells xenstored of a new guest: its xenstore page and port.
     fn introduce(&self, domid: DomId, gfn: u64, port: Port) -> Result<(), StoreError>;
+    /// Tells xenstored that a guest which had suspended runs on, so that its next shutdown is reported.
+    fn resume(&self, domid: DomId) -> Result<(), StoreError>;
     /// Tells xenstored that a guest is gone.
     fn release(&self, domid: DomId) -> Result<(), StoreError>;
 }

@@ -3,10 +3,12 @@
 use crate::limits::{DEFAULT_GRANT_FRAMES, INITIAL_POOL_PAGES};
 use std::collections::{BTreeMap, BTreeSet};
 use xen_abi::domain::{
-    CpuMap, CreateDomain, DomainInfo, DomainKind, MemoryRange, ShutdownReason, Trigger, TscMode,
+    CpuMap, CreateDomain, DomainInfo, DomainKind, MemoryRange, ShutdownReason, Trigger,
 };
+use xen_abi::domctl::TscInfo;
 use xen_abi::ids::{DomId, Handle, VcpuId};
-use xen_host::seam::CpuPolicy;
+use xen_host::seam::{CpuPolicy, VcpuPart};
+use zerocopy::FromZeros;
 
 /// A run of guest frames and where they lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(crate) struct Vcpu {
     pub(crate) soft: CpuMap,
     /// PV: `vcpu_guest_context`; HVM container: the body of the CPU save record.
     pub(crate) context: Option<Vec<u8>>,
+    /// PV: what was set besides.
+    pub(crate) parts: BTreeMap<VcpuPart, Vec<u8>>,
 }
 
 /// One domain.
@@ -56,7 +60,7 @@ pub(crate) struct Domain {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) weight: u16,
     pub(crate) cap: u16,
-    pub(crate) tsc: TscMode,
+    pub(crate) tsc: TscInfo,
     pub(crate) memory_map: Vec<MemoryRange>,
     pub(crate) hvm_params: BTreeMap<u32, u64>,
     pub(crate) policy: CpuPolicy,
@@ -105,7 +109,7 @@ impl Domain {
             vcpus: Vec::new(),
             weight: 256,
             cap: 0,
-            tsc: TscMode::Default,
+            tsc: TscInfo::new_zeroed(),
             memory_map: Vec::new(),
             hvm_params: BTreeMap::new(),
             policy: CpuPolicy::default(),

@@ -19,6 +19,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod memory;
 pub(crate) mod pagetable;
 pub(crate) mod release;
+pub(crate) mod saving;
 pub(crate) mod vcpu;
 
 use nix::errno::Errno;

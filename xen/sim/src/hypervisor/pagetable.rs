@@ -123,11 +123,11 @@ impl State {
         }
     }
 
-    pub(crate) fn pin_l4(&mut self, domid: DomId, mfn: u64) -> Outcome<()> {
-        if !self.guest(domid)?.is_pv() {
+    pub(crate) fn pin_table(&mut self, domid: DomId, level: u8, mfn: u64) -> Outcome<()> {
+        if !self.guest(domid)?.is_pv() || !(1..=LEVELS).contains(&level) {
             return Err(Errno::EINVAL);
         }
-        self.validate_table(domid, mfn, LEVELS)?;
+        self.validate_table(domid, mfn, level)?;
         self.guest(domid)?.pinned.insert(mfn);
         Ok(())
     }

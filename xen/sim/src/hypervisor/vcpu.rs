@@ -7,7 +7,7 @@ use crate::limits::HOST_CPUS;
 use crate::state::State;
 use nix::errno::Errno;
 use xen_abi::domain::{CpuMap, DomainKind, Trigger, TscMode, VcpuInfo};
-use xen_abi::domctl::{CreditParameters, SCHEDULER_CREDIT2, Scheduling};
+use xen_abi::domctl::{CreditParameters, SCHEDULER_CREDIT2, Scheduling, tsc_mode_number};
 use xen_abi::ids::{CpuId, DomId, VcpuId};
 use xen_abi::pv::page_table::LEVELS;
 use xen_abi::pv::vcpu_context::{VcpuGuestContext, frame_of_cr3};
@@ -47,12 +47,13 @@ impl State {
                 hard: all_cpus(),
                 soft: all_cpus(),
                 context: None,
+                parts: std::collections::BTreeMap::new(),
             });
         }
         Ok(())
     }
 
-    fn vcpu(&mut self, domid: DomId, vcpu: VcpuId) -> Outcome<&mut Vcpu> {
+    pub(super) fn vcpu(&mut self, domid: DomId, vcpu: VcpuId) -> Outcome<&mut Vcpu> {
         let domain = self.domain(domid)?;
         if vcpu.0 >= domain.max_vcpus {
             return Err(Errno::EINVAL);
@@ -126,7 +127,7 @@ impl State {
     }
 
     pub(crate) fn set_tsc_mode(&mut self, domid: DomId, mode: TscMode) -> Outcome<()> {
-        self.guest(domid)?.tsc = mode;
+        self.guest(domid)?.tsc.tsc_mode = tsc_mode_number(mode);
         Ok(())
     }
 
@@ -139,7 +140,7 @@ impl State {
         }
     }
 
-    /// PV only: an HVM container takes its state by [`State::set_hvm_context`].
+    /// A PV vcpu takes all of it; one of an HVM container that runs already its general registers.
     pub(crate) fn set_vcpu_context(
         &mut self,
         domid: DomId,
@@ -147,8 +148,10 @@ impl State {
         context: &[u8],
     ) -> Outcome<()> {
         let domain = self.guest(domid)?;
-        if !domain.is_pv()
-            || id.0 >= domain.max_vcpus
+        if !domain.is_pv() {
+            return self.set_container_registers(domid, id, context);
+        }
+        if id.0 >= domain.max_vcpus
             || domain.vcpus.len() <= id.0 as usize
             || context.len() != PV_CONTEXT_BYTES
         {

@@ -182,6 +182,14 @@ impl Store for SimStore {
         })
     }
 
+    fn resume(&self, domid: DomId) -> Result<(), StoreError> {
+        let caller = self.caller;
+        let path = format!("/local/domain/{domid}");
+        self.exchange("xs.resume", "resume", &path, |state, _| {
+            state.resume_domain(caller, domid)
+        })
+    }
+
     fn release(&self, domid: DomId) -> Result<(), StoreError> {
         let caller = self.caller;
         let path = format!("/local/domain/{domid}");

@@ -59,6 +59,16 @@ impl State {
         }
     }
 
+    /// `XS_RESUME`: its next shutdown is news again.
+    pub(crate) fn resume_domain(&mut self, caller: Caller, domid: DomId) -> Outcome<()> {
+        if !caller.is_privileged() {
+            return Err(Errno::EACCES);
+        }
+        let known = self.store.introduced.get_mut(&domid);
+        known.ok_or(Errno::ENOENT)?.shutdown_seen = false;
+        Ok(())
+    }
+
     /// `XS_RELEASE`.
     pub(crate) fn release_domain(&mut self, caller: Caller, domid: DomId) -> Outcome<()> {
         if !caller.is_privileged() {

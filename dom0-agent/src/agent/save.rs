@@ -1,0 +1,271 @@
+//! Saves a guest: its memory and state go to a file, and then it is gone, or runs on.
+//!
+//! ```text
+//!              record(Saving)      suspended           file complete, on its medium
+//!   Running ────────────────▶ Saving ─▶ image ──────────────────────────────────────▶ Dying ─▶ gone
+//!      ▲                         │        │ -c, -p                                       (or any time: destroyed by others)
+//!      └──── resumed, record ◀───┴────────┴───── any failure
+//! ```
+//!
+//! A guest is never lost: until the file is complete the domain is there, and whoever finds the record `Saving` (this agent after a
+//! failure, or the next one) lets it run on; once the record says `Dying` the file is complete. Devices stay connected throughout, since a
+//! guest that is told its suspension was cancelled keeps them. While the image is written the guest is not locked: it can be destroyed.
+
+use super::error::AgentError;
+use super::guest::{Guest, SharedGuest};
+use super::record::Stage;
+use super::request::kind;
+use super::{Agent, handle, lock};
+use crate::config::domain::DomainConfig;
+use crate::config::xlconf::XlConf;
+use crate::format::json;
+use crate::save::limits::RESUME_ATTEMPTS;
+use crate::save::{self, Everything, Patience, SaveError, Saver, Subject};
+use parapet_wire::agent as wire;
+use std::fs::File;
+use xen_abi::domain::{DomainKind, ShutdownReason};
+use xen_abi::hvm::params::CALLBACK_IRQ;
+use xen_abi::ids::{DomId, VcpuId};
+use xen_abi::pv::vcpu_context::VcpuGuestContext;
+use xen_host::error::Error;
+use xen_stream::Summary;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What the hypercall that a guest suspended with answers when it was cancelled.
+const CANCELLED: u64 = 1;
+
+/// What becomes of a guest that was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterSave {
+    /// It is gone.
+    Destroy,
+    /// It runs on.
+    Resume,
+    /// It would run on, but is paused.
+    Pause,
+}
+
+/// How to save.
+#[derive(Debug, Clone, Copy)]
+pub struct SaveOptions {
+    /// What becomes of the guest.
+    pub after: AfterSave,
+    /// How long it is waited for.
+    pub patience: Patience,
+}
+
+impl SaveOptions {
+    /// With stock's patience.
+    #[must_use]
+    pub fn then(after: AfterSave) -> Self {
+        Self {
+            after,
+            patience: Patience::default(),
+        }
+    }
+}
+
+/// Lets the guest run on if whoever saves it ends early, by a panic as well.
+struct Saving<'a> {
+    agent: &'a Agent,
+    guest: &'a SharedGuest,
+    over: bool,
+}
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            let mut guest = lock(self.guest);
+            if let Err(error) = self.agent.go_on(&mut guest) {
+                // The record says what is left to do; [`Agent::reap`] tries again.
+                let name = &guest.record.config.name;
+                tracing::error!(name, %error, "a guest that was to be saved does not run on yet");
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// The configuration that belongs into a save file, as libxl writes it: of the guest as it is, or this one instead.
+    ///
+    /// # Errors
+    /// Not a guest of ours.
+    pub fn saved_config(
+        &self,
+        domid: DomId,
+        instead: Option<&DomainConfig>,
+    ) -> Result<String, AgentError> {
+        let shared = self.guest_to_save(domid)?;
+        let guest = lock(&shared);
+        let config = instead.unwrap_or(&guest.record.config);
+        let form = json::domain_config(config, &XlConf::default(), json::Moment::Created);
+        Ok(form.to_string())
+    }
+
+    fn guest_to_save(&self, domid: DomId) -> Result<SharedGuest, AgentError> {
+        if domid == DomId::DOM0 {
+            return Err(AgentError::ControlDomain("saving it"));
+        }
+        if let Some(guest) = self.by_domid(domid) {
+            return Ok(guest);
+        }
+        match self.seams.xen.domain_info(domid)? {
+            Some(_) => Err(AgentError::Foreign {
+                domid,
+                what: "save",
+            }),
+            None => Err(AgentError::NoDomain(domid)),
+        }
+    }
+
+    /// Saves a guest: a libxl stream goes to `file`, from where it stands.
+    ///
+    /// # Errors
+    /// The cause; the guest runs on then, unless it stopped by itself or was destroyed meanwhile.
+    pub fn save_guest(
+        &self,
+        domid: DomId,
+        options: SaveOptions,
+        file: File,
+    ) -> Result<Summary, AgentError> {
+        let shared = self.guest_to_save(domid)?;
+        let subject = self.begin_saving(&shared, domid)?;
+        let mut saving = Saving {
+            agent: self,
+            guest: &shared,
+            over: false,
+        };
+        let summary = self.write_image(subject, options.patience, file)?;
+        tracing::info!(%domid, bytes = summary.bytes, "guest saved");
+        let mut guest = lock(&shared);
+        saving.over = true;
+        match options.after {
+            // The file is complete: what cannot be removed yet is tried again by `reap`, and never runs.
+            AfterSave::Destroy => {
+                if let Err(error) = self.give_up(guest) {
+                    tracing::error!(%domid, %error, "a saved guest could not be removed yet");
+                }
+            }
+            AfterSave::Pause => {
+                let paused = self.seams.xen.pause(domid);
+                self.go_on(&mut guest)?;
+                paused?;
+            }
+            AfterSave::Resume => self.go_on(&mut guest)?,
+        }
+        Ok(summary)
+    }
+
+    fn begin_saving(&self, shared: &SharedGuest, domid: DomId) -> Result<Subject, AgentError> {
+        let mut guest = lock(shared);
+        let busy = |why: &str| {
+            let name = &guest.record.config.name;
+            Err(AgentError::Invalid(format!("{name} {why}")))
+        };
+        if guest.gone || guest.record.domid != Some(domid) {
+            return Err(AgentError::NoDomain(domid));
+        }
+        match (guest.record.stage, guest.down) {
+            (Stage::Running, None) => {}
+            (Stage::Running, Some(_)) => return busy("has shut down; there is nothing to save"),
+            (Stage::Saving, _) => return busy("is being saved already"),
+            (Stage::Building | Stage::Waiting | Stage::Dying, _) => {
+                return busy("does not run; there is nothing to save");
+            }
+        }
+        guest.record.stage = Stage::Saving;
+        if let Err(error) = self.save(&guest) {
+            guest.record.stage = Stage::Running;
+            return Err(error);
+        }
+        // Nor is its silence from now on a failure to whoever watches it.
+        self.tell(wire::Event::HeartbeatStopped {
+            uuid: handle(guest.record.uuid),
+        });
+        Ok(Subject {
+            domid,
+            kind: kind(guest.record.config.kind),
+            max_memory_kib: guest.record.config.memory.max_kib,
+        })
+    }
+
+    fn write_image(
+        &self,
+        subject: Subject,
+        patience: Patience,
+        file: File,
+    ) -> Result<Summary, SaveError> {
+        let xen = self.seams.xen.as_ref();
+        // A file that cannot be written is noticed before the guest is bothered.
+        let mut saver = Saver::begin(xen, subject, file)?;
+        save::suspend::suspend(xen, self.seams.store.as_ref(), subject.domid, patience)?;
+        let pages = saver.memory()?;
+        saver.rounds(&mut Everything::of(pages))?;
+        saver.finish()
+    }
+
+    /// After a save that kept the guest, or failed: it runs on, and nothing is left of the request to suspend.
+    pub(super) fn go_on(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        // Whatever happens now: a guest that suspends after this is woken by `reap`.
+        guest.record.asked_to_suspend = true;
+        if guest.gone || guest.record.stage == Stage::Dying {
+            return Ok(());
+        }
+        guest.record.stage = Stage::Running;
+        let Some(domid) = guest.record.domid else {
+            return Ok(());
+        };
+        let mut awake = Ok(false);
+        for _ in 0..RESUME_ATTEMPTS {
+            awake = self.wake(domid, kind(guest.record.config.kind));
+            if awake.is_ok() {
+                break;
+            }
+        }
+        // A record that says `Saving` is as good for the next agent while the guest does not run.
+        let resumed = awake?;
+        // One that had suspended has answered the request, and will not do so again.
+        guest.record.asked_to_suspend = !resumed;
+        self.save(guest)
+    }
+
+    /// Wakes a domain that has suspended, or takes the request back; true if it had suspended. May be repeated.
+    fn wake(&self, domid: DomId, kind: DomainKind) -> Result<bool, AgentError> {
+        let info = self.seams.xen.domain_info(domid)?;
+        let Some(info) = info.filter(|info| !info.dying) else {
+            return Ok(false);
+        };
+        match info.shutdown {
+            Some(ShutdownReason::Suspend) => {
+                self.cancel_suspension(domid, kind)?;
+                self.seams.xen.resume(domid)?;
+                self.seams.store.resume(domid)?;
+                Ok(true)
+            }
+            // It stopped for another reason: that is `reap`'s.
+            Some(_) => Ok(false),
+            None => {
+                save::suspend::withdraw(self.seams.store.as_ref(), domid)?;
+                // An earlier attempt may have woken it and not come further.
+                self.seams.store.resume(domid)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Lets the guest's hypercall say that the suspension was cancelled, so that it keeps its devices. One without PV drivers does not look.
+    fn cancel_suspension(&self, domid: DomId, kind: DomainKind) -> Result<(), Error> {
+        let xen = &self.seams.xen;
+        if kind != DomainKind::Pv && xen.hvm_param(domid, CALLBACK_IRQ)? == 0 {
+            return Ok(());
+        }
+        let bytes = xen.vcpu_context(domid, VcpuId(0))?;
+        let mut context =
+            VcpuGuestContext::read_from_bytes(&bytes).map_err(|_| Error::Malformed {
+                op: "getvcpucontext",
+                what: format!("{} bytes", bytes.len()),
+            })?;
+        context.user_regs.rax = CANCELLED;
+        xen.set_vcpu_context(domid, VcpuId(0), context.as_bytes())
+    }
+}

@@ -1,0 +1,116 @@
+//! Requests that come with a file: it is opened by the client, with the client's rights, and its descriptor follows the request.
+//!
+//! ```text
+//!   client                     agent
+//!     │ ── Save, Restore ──────▶ │  may it be done at all?
+//!     │ ◀──── SendFile ───────── │
+//!     │ ── descriptor ─────────▶ │  the work
+//!     │ ◀── Done | Created ───── │
+//! ```
+//!
+//! The file's bytes never travel over the socket. The connection is a plain blocking one from the request on, and ends with the answer.
+
+use super::Shared;
+use super::server::{json, measured};
+use crate::agent::create::CreateOptions;
+use crate::agent::error::AgentError;
+use crate::agent::save::{AfterSave, SaveOptions};
+use parapet_wire::agent::{self as wire, Create, Reply, Request, Save};
+use parapet_wire::frame::{FrameError, Kind, send};
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use xen_host::fdpass;
+
+/// Longest time a client may take to send its descriptor.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A request that comes with a file.
+#[derive(Debug)]
+pub(super) enum Transfer {
+    Save(Save),
+    Restore(Create),
+}
+
+impl Transfer {
+    /// Takes such a request; any other comes back.
+    pub(super) fn of(request: Request) -> Result<Self, Request> {
+        match request {
+            Request::Save(save) => Ok(Self::Save(save)),
+            Request::Restore(create) => Ok(Self::Restore(create)),
+            other => Err(other),
+        }
+    }
+}
+
+/// Serves one such request, to the end of the connection.
+pub(super) async fn serve(
+    shared: Shared,
+    stream: tokio::net::UnixStream,
+    transfer: Transfer,
+) -> Result<(), FrameError> {
+    let mut stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    let work = tokio::task::spawn_blocking(move || {
+        let reply = act(&shared, &mut stream, transfer).unwrap_or_else(|error| {
+            tracing::warn!(%error, "request refused");
+            Reply::Failed(error.failure())
+        });
+        send(&mut stream, Kind::AgentReply, &reply)
+    });
+    work.await
+        .unwrap_or_else(|error| Err(FrameError::Io(std::io::Error::other(error))))
+}
+
+fn act(shared: &Shared, stream: &mut UnixStream, transfer: Transfer) -> Result<Reply, AgentError> {
+    match transfer {
+        Transfer::Save(save) => self::save(shared, stream, &save),
+        Transfer::Restore(create) => restore(shared, stream, &create),
+    }
+}
+
+fn save(shared: &Shared, stream: &mut UnixStream, save: &Save) -> Result<Reply, AgentError> {
+    let instead = match &save.config {
+        Some(text) => Some(json("configuration", text)?),
+        None => None,
+    };
+    let config = shared.agent.saved_config(save.domid, instead.as_ref())?;
+    let file = file(stream, config)?;
+    let after = match save.after {
+        wire::AfterSave::Destroy => AfterSave::Destroy,
+        wire::AfterSave::Resume => AfterSave::Resume,
+        wire::AfterSave::Pause => AfterSave::Pause,
+    };
+    shared
+        .agent
+        .save_guest(save.domid, SaveOptions::then(after), file)?;
+    Ok(Reply::Done)
+}
+
+fn restore(shared: &Shared, stream: &mut UnixStream, create: &Create) -> Result<Reply, AgentError> {
+    let config = json("configuration", &create.config)?;
+    let file = file(stream, String::new())?;
+    let options = CreateOptions {
+        paused: create.paused,
+        unmanaged: create.unmanaged,
+    };
+    let (domid, cost) = measured(|| shared.agent.restore_guest(config, options, file));
+    let domid = domid?;
+    Ok(Reply::Created { domid, cost })
+}
+
+/// Asks for the client's file.
+fn file(stream: &mut UnixStream, config: String) -> Result<File, AgentError> {
+    let none = |why: String| AgentError::Invalid(format!("the client sent no file: {why}"));
+    send(stream, Kind::AgentReply, &Reply::SendFile { config })
+        .map_err(|error| none(error.to_string()))?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .map_err(|error| none(error.to_string()))?;
+    let message = fdpass::receive(stream).map_err(|error| none(error.to_string()))?;
+    let fds = message.map(|message| message.fds).unwrap_or_default();
+    match <[_; 1]>::try_from(fds) {
+        Ok([fd]) => Ok(File::from(fd)),
+        Err(fds) => Err(none(format!("{} descriptors came", fds.len()))),
+    }
+}

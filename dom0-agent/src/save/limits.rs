@@ -1,0 +1,21 @@
+//! Every bound of saving, with its unit.
+
+use std::time::Duration;
+
+/// Longest time a guest may take to acknowledge that it was asked to suspend, as stock has it.
+pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time a guest may take to suspend once it has acknowledged, as stock has it.
+pub const SUSPEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a wait looks again even if no watch fires; a lost event costs at most this.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Times it is tried to let a guest run on.
+pub const RESUME_ATTEMPTS: u32 = 3;
+
+/// Pages mapped at once (64 MiB); a record takes a part of them.
+pub const MAP_WINDOW_PAGES: usize = 16_384;
+/// Most pages of a PV guest: 16 TiB, as grant entries of version 1 hold frames of 32 bits.
+pub const MAX_PV_PAGES: u64 = 1 << 32;
+/// Pages of one record.
+pub const RECORD_PAGES: usize = xen_stream::limits::BATCH_PAGES;
+
+const _: () = assert!(MAP_WINDOW_PAGES.is_multiple_of(RECORD_PAGES));

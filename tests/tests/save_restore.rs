@@ -1,0 +1,168 @@
+//! Save files of ours and of stock's: each toolstack restores the other's, and what ran in the guest runs on.
+
+use anyhow::{Context, Result, ensure};
+use stack_tests::product::{self, XL};
+use stack_tests::rig::{Host, Shape, deadline, nested};
+use stack_tests::stock::{self, Guest, Kind};
+
+/// Debian's own reader of save files, which judges every record.
+const JUDGE: &str = "/usr/lib/xen-*/bin/verify-stream-v2";
+/// What lives in the guest's memory only.
+const MARK: &str = "/run/mark";
+
+fn with_parapet(test: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
+    nested(&Shape::default(), |host| {
+        product::start(host)?;
+        test(host)?;
+        product::clean(host)
+    })
+}
+
+/// A guest with something of its own in its memory, in a process and on its disk.
+fn begin(host: &Host, guest: &Guest) -> Result<()> {
+    let inside = host.guest(&guest.name);
+    inside.wait_up()?;
+    inside.sh(&format!(
+        "echo {name} > {MARK}; (while :; do sleep 1; done) & echo $! > /run/pid; \
+         dd if=/dev/urandom of=/run/random bs=64k count=8 2>/dev/null; dd if=/run/random of=/dev/xvda bs=64k conv=fsync 2>/dev/null",
+        name = guest.name
+    ))?;
+    Ok(())
+}
+
+/// Memory, process, disk, network and console are as they were.
+fn goes_on(host: &Host, guest: &Guest) -> Result<()> {
+    let inside = host.guest(&guest.name);
+    inside.wait_up()?;
+    let name = &guest.name;
+    inside.sh(&format!(
+        "grep -qx {name} {MARK} && kill -0 $(cat /run/pid)"
+    ))?;
+    inside.sh(
+        "echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/xvda bs=64k count=8 2>/dev/null | cmp - /run/random && \
+         dd if=/dev/urandom of=/run/random bs=64k count=8 2>/dev/null; dd if=/run/random of=/dev/xvda bs=64k conv=fsync 2>/dev/null",
+    )?;
+    host.ok(&[
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "5",
+        &format!("10.77.0.{}", guest.address),
+    ])?;
+    Ok(())
+}
+
+fn file(guest: &Guest) -> String {
+    format!("/tmp/{}.save", guest.name)
+}
+
+fn judge(host: &Host, path: &str) -> Result<()> {
+    host.sh(&format!(
+        "PYTHONPATH=$(echo /usr/lib/xen-*/lib/python) python3 {JUDGE} --format xl --in {path} 2>&1"
+    ))
+    .with_context(|| format!("Debian's judge does not accept {path}"))
+    .map(drop)
+}
+
+fn clean_up(host: &Host, guest: &Guest) -> Result<()> {
+    product::gone(host, &guest.name)?;
+    host.sh(&format!(
+        "rm -f {} {} {}",
+        file(guest),
+        guest.disk(),
+        guest.config_path()
+    ))
+    .map(drop)
+}
+
+#[test]
+fn guests_come_back_from_our_files_and_run_on_beside_a_copy() -> Result<()> {
+    with_parapet(|host| {
+        for guest in [
+            Guest::minimal("pvh", Kind::Pvh, 31),
+            Guest::minimal("pv", Kind::Pv, 32),
+        ] {
+            product::create(host, &guest, "")?;
+            begin(host, &guest)?;
+            let before = host.guest(&guest.name).domid()?;
+            host.ok(&[XL, "save", "-c", &guest.name, &file(&guest)])?;
+            judge(host, &file(&guest))?;
+            goes_on(host, &guest)?;
+            ensure!(host.guest(&guest.name).domid()? == before, "another domain");
+
+            host.ok(&[XL, "save", &guest.name, &file(&guest)])?;
+            judge(host, &file(&guest))?;
+            product::gone(host, &guest.name)?;
+            host.ok(&[XL, "restore", &file(&guest)])?;
+            goes_on(host, &guest)?;
+            // A guest that was restored is a guest as any other: saved again, and ended.
+            host.ok(&[XL, "save", &guest.name, &file(&guest)])?;
+            host.ok(&[XL, "restore", &file(&guest)])?;
+            goes_on(host, &guest)?;
+            host.ok(&[XL, "shutdown", "-w", &guest.name])?;
+            clean_up(host, &guest)?;
+        }
+        host.wait_until("! ls /var/lib/parapet/guests | grep -q .", deadline::SETTLE)
+    })
+}
+
+#[test]
+fn stock_restores_our_files_and_we_restore_stocks() -> Result<()> {
+    with_parapet(|host| {
+        for guest in [
+            Guest::minimal("pvh", Kind::Pvh, 33),
+            Guest::minimal("pv", Kind::Pv, 34),
+        ] {
+            product::create(host, &guest, "")?;
+            begin(host, &guest)?;
+            host.ok(&[XL, "save", &guest.name, &file(&guest)])?;
+            product::gone(host, &guest.name)?;
+            host.ok(&[stock::XL, "restore", &file(&guest)])?;
+            goes_on(host, &guest)?;
+            host.ok(&[stock::XL, "save", &guest.name, &file(&guest)])?;
+            host.ok(&[XL, "restore", &file(&guest)])?;
+            goes_on(host, &guest)?;
+            host.ok(&[XL, "destroy", &guest.name])?;
+            clean_up(host, &guest)?;
+        }
+        host.wait_until("! ls /var/lib/parapet/guests | grep -q .", deadline::SETTLE)
+    })
+}
+
+#[test]
+fn a_guest_runs_on_when_the_agent_is_killed_while_it_saves() -> Result<()> {
+    with_parapet(|host| {
+        let guest = Guest::minimal("pvh", Kind::Pvh, 35);
+        product::create(host, &guest, "")?;
+        begin(host, &guest)?;
+        let before = host.guest(&guest.name).domid()?;
+        let path = file(&guest);
+        let outcome = host.sh(&format!(
+            "{XL} save {name} {path} > /tmp/said 2>&1 & \
+             until [ $(stat -c %s {path} 2> /dev/null || echo 0) -gt 16000000 ]; do kill -0 $! || break; done; \
+             pkill -KILL -x dom0-agent; wait $!; echo $?; stat -c %s {path}; cat /tmp/said; rm /tmp/said",
+            name = guest.name
+        ))?;
+        let mut words = outcome.split_whitespace();
+        ensure!(words.next() == Some("1"), "{outcome}");
+        let size: u64 = words.next().unwrap_or_default().parse()?;
+        ensure!(
+            size < 100_000_000,
+            "saved before the agent could be killed: {outcome}"
+        );
+        product::start_agent(host)?;
+        goes_on(host, &guest)?;
+        ensure!(host.guest(&guest.name).domid()? == before, "another domain");
+        // What is in the file is refused by name, and leaves nothing.
+        let refused = host.run(&[XL, "restore", &path])?;
+        ensure!(
+            refused.code == 1 && !refused.errors().is_empty(),
+            "{}{}",
+            refused.text(),
+            refused.errors()
+        );
+        product::destroy(host, &guest)?;
+        host.sh(&format!("rm {path}")).map(drop)
+    })
+}
