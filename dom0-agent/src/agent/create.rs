@@ -9,7 +9,7 @@
 //! the record (and the domain by its uuid) and undoes it.
 
 use super::error::AgentError;
-use super::guest::{Guest, SharedGuest};
+use super::guest::{Dump, Guest, SharedGuest};
 use super::record::{ConsoleFacts, Record, Stage};
 use super::request::build_request;
 use super::{Agent, News, handle, lock};
@@ -136,6 +136,7 @@ impl Agent {
         guest.record.asked_to_suspend = false;
         guest.record.starts += 1;
         guest.down = None;
+        guest.dump = Dump::NotBegun;
         guest.unheard = None;
         self.save(guest)?;
         let built = make(&guest.record.config)?;

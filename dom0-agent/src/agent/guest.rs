@@ -32,6 +32,8 @@ pub struct Guest {
     pub console: Option<Console>,
     /// Set once the domain has shut down and that was acted upon.
     pub down: Option<(ShutdownReason, Instant)>,
+    /// Its dump, if its end asks for one.
+    pub dump: Dump,
     /// Since when it waits for a restart by the monitor while no monitor is there.
     pub unheard: Option<Instant>,
     /// When its present domain was started.
@@ -42,6 +44,17 @@ pub struct Guest {
     pub driver_deaths: u32,
     /// Forgotten: who waited for its lock finds nothing to do any more.
     pub gone: bool,
+}
+
+/// How far the dump of a guest that stopped has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dump {
+    /// Nothing was done.
+    NotBegun,
+    /// It is being written.
+    Underway,
+    /// It is there, or could not be made.
+    Over,
 }
 
 /// A device that takes part in xenbus.
@@ -128,6 +141,7 @@ impl Guest {
             devices: BTreeMap::new(),
             console: None,
             down: None,
+            dump: Dump::NotBegun,
             unheard: None,
             started: None,
             driver_since: None,

@@ -11,6 +11,7 @@
 
 use super::guest::SharedGuest;
 use super::handle;
+use super::record::Stage;
 use crate::layout::paths;
 use parapet_wire::agent::{Event, Heartbeat};
 use parapet_wire::heartbeat::{self as wire, Beat};
@@ -105,6 +106,8 @@ impl Heartbeats {
         for (uuid, guest) in guests {
             let old = before.get(uuid).copied();
             let now = match guest.try_lock() {
+                // It says its last word before it suspends, and that would count.
+                Ok(guest) if guest.record.stage == Stage::Saving => None,
                 Ok(guest) => guest.record.domid.map(|domid| Known {
                     domid,
                     timeout: guest.heartbeat_timeout(),

@@ -4,6 +4,7 @@ use super::drivers::DriverNews;
 use super::error::AgentError;
 use super::furnish::order_driver;
 use super::guest::{Guest, SharedGuest};
+use super::record::Stage;
 use super::{Agent, DETACH_TIMEOUT, News, lock};
 use crate::config::disk::DiskSpec;
 use crate::config::vdev::vdev_number;
@@ -23,6 +24,11 @@ impl Agent {
             return Err(AgentError::ControlDomain(what));
         }
         if let Some(guest) = self.by_domid(domid) {
+            // Its file says which devices it has.
+            if lock(&guest).record.stage == Stage::Saving {
+                let why = format!("domain {domid} is being saved; {what} must wait");
+                return Err(AgentError::Invalid(why));
+            }
             return Ok(guest);
         }
         match self.seams().xen.domain_info(domid)? {

@@ -23,6 +23,7 @@
 
 pub mod create;
 pub mod drivers;
+pub mod dump;
 pub mod error;
 pub mod furnish;
 pub mod guest;
@@ -81,6 +82,8 @@ pub struct Dirs {
     pub logs: PathBuf,
     /// libxl's userdata.
     pub userdata: PathBuf,
+    /// Dumps of guests that stopped.
+    pub dumps: PathBuf,
 }
 
 /// What the daemon around the agent must act upon.
@@ -95,6 +98,11 @@ pub enum News {
     },
     /// A driver says something.
     Driver(DriverNews),
+    /// A guest stopped and is to be dumped before anything else: [`Agent::make_dump`], then [`Agent::reap`].
+    Dump {
+        /// Which.
+        uuid: Uuid,
+    },
 }
 
 /// Where news and events go; called from any thread, must not block.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | powered off | destroyed and forgotten (`on_poweroff`) | the same |
 //! | asked for a reboot | started again (`on_reboot`) | the same |
+//! | stopped, and its action is a coredump | dumped first (`dump.rs`) | the same |
 //! | crashed, watchdog expired | the monitor decides; without a monitor, started again | `on_crash`, `on_watchdog` |
 //! | suspended for a save that is over | runs on | the same |
 //! | domain gone | somebody destroyed it: forgotten | the same |
@@ -11,12 +12,12 @@
 //! What was begun and could not be finished (a removal, a restart, an adoption) is tried again here too.
 
 use super::error::AgentError;
-use super::guest::{Guest, SharedGuest};
+use super::guest::{Dump, Guest, SharedGuest};
 use super::record::Stage;
-use super::{Agent, handle, lock};
+use super::{Agent, News, handle, lock};
 use crate::config::events::{EventActions, ShutdownAction};
 use parapet_wire::agent as wire;
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use xen_abi::domain::{DomainInfo, ShutdownReason};
@@ -28,6 +29,8 @@ pub const MONITOR_GRACE: Duration = Duration::from_secs(10);
 const SHORTEST_LIFE: Duration = Duration::from_secs(2);
 /// Pause before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+/// Pause before a guest that somebody works on is looked at again.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// What one look at a guest decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,8 @@ enum Decision {
     Adopt,
     /// It suspended for a save that is over.
     GoOn,
+    /// Before it is destroyed or started again.
+    Dump,
 }
 
 impl Agent {
@@ -61,7 +66,16 @@ impl Agent {
         let all: Vec<SharedGuest> = self.table().values().cloned().collect();
         let mut again: Option<Instant> = None;
         for shared in all {
-            let mut guest = lock(&shared);
+            let mut guest = match shared.try_lock() {
+                Ok(guest) => guest,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                // Something is being done to it, and others must not wait for that.
+                Err(TryLockError::WouldBlock) => {
+                    let soon = now + BUSY;
+                    again = Some(again.map_or(soon, |at| at.min(soon)));
+                    continue;
+                }
+            };
             let name = guest.record.config.name.clone();
             let looked = self.look(&mut guest, &domains, now);
             let (done, later) = match looked {
@@ -103,7 +117,8 @@ impl Agent {
             .as_ref()
             .is_none_or(|info| info.dying || info.handle != ours);
         let reason = info.and_then(|info| info.shutdown);
-        Ok(decide(guest, gone, reason, self.is_heard(), now))
+        let (decision, later) = decide(guest, gone, reason, self.is_heard(), now);
+        Ok((dump_first(guest, decision), later))
     }
 
     fn carry_out(
@@ -125,6 +140,12 @@ impl Agent {
             Decision::Restart => self.restart_guest(guest).map(drop),
             Decision::Adopt => self.adopt(guest),
             Decision::GoOn => self.go_on(&mut guest),
+            Decision::Dump => {
+                guest.dump = Dump::Underway;
+                let uuid = guest.record.uuid;
+                (self.outlets.news)(News::Dump { uuid });
+                Ok(())
+            }
         }
     }
 
@@ -141,12 +162,20 @@ impl Agent {
     ) -> Result<Option<DomId>, AgentError> {
         let unknown = || AgentError::NoGuest(uuid.to_string());
         let shared = self.by_uuid(uuid).ok_or_else(unknown)?;
+        let wants_dump = {
+            let guest = lock(&shared);
+            guest.record.domid == decided && guest.wants_dump()
+        };
+        if wants_dump {
+            self.make_dump(&shared);
+        }
         let guest = lock(&shared);
         if guest.gone || guest.record.stage == Stage::Dying {
             return Err(unknown());
         }
-        // While it is saved its silence means nothing.
-        if guest.record.domid != decided || guest.record.stage == Stage::Saving {
+        // While it is saved its silence means nothing, and while it is dumped its memory is needed.
+        let busy = guest.record.stage == Stage::Saving || guest.dump == Dump::Underway;
+        if guest.record.domid != decided || busy {
             return Ok(None);
         }
         tracing::warn!(name = guest.record.config.name, why, "restart");
@@ -156,6 +185,15 @@ impl Agent {
     fn restart_guest(&self, mut guest: MutexGuard<'_, Guest>) -> Result<DomId, AgentError> {
         self.take_down(&mut guest)?;
         self.start(guest, false)
+    }
+}
+
+/// What ends a domain waits until the dump that its end asks for is there.
+fn dump_first(guest: &Guest, decision: Decision) -> Decision {
+    match decision {
+        Decision::Destroy | Decision::Restart if guest.dump == Dump::Underway => Decision::Nothing,
+        Decision::Destroy | Decision::Restart if guest.wants_dump() => Decision::Dump,
+        decision => decision,
     }
 }
 
@@ -243,7 +281,7 @@ fn restarts(action: ShutdownAction) -> bool {
     )
 }
 
-fn action_for(events: &EventActions, reason: ShutdownReason) -> ShutdownAction {
+pub(super) fn action_for(events: &EventActions, reason: ShutdownReason) -> ShutdownAction {
     match reason {
         ShutdownReason::Poweroff | ShutdownReason::Suspend => events.on_poweroff,
         ShutdownReason::Reboot => events.on_reboot,

@@ -1,10 +1,10 @@
 //! Saves a guest: its memory and state go to a file, and then it is gone, or runs on.
 //!
 //! ```text
-//!              record(Saving)      suspended           file complete, on its medium
+//!              record(Saving)      suspended      file complete, on its medium, kept by the client
 //!   Running ────────────────▶ Saving ─▶ image ──────────────────────────────────────▶ Dying ─▶ gone
 //!      ▲                         │        │ -c, -p                                       (or any time: destroyed by others)
-//!      └──── resumed, record ◀───┴────────┴───── any failure
+//!      └──── resumed, record ◀───┴────────┴───── any failure, a client that went away
 //! ```
 //!
 //! A guest is never lost: until the file is complete the domain is there, and whoever finds the record `Saving` (this agent after a
@@ -65,18 +65,70 @@ impl SaveOptions {
     }
 }
 
+/// What a guest does after it was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// It runs, or has ended; nothing is left of the request.
+    Settled,
+    /// It took the request and may still suspend.
+    MaySuspend,
+}
+
+/// Refuses a guest that cannot be saved now.
+fn may_be_saved(guest: &Guest, domid: DomId) -> Result<(), AgentError> {
+    let busy = |why: &str| {
+        let name = &guest.record.config.name;
+        Err(AgentError::Invalid(format!("{name} {why}")))
+    };
+    if guest.gone || guest.record.domid != Some(domid) {
+        return Err(AgentError::NoDomain(domid));
+    }
+    match (guest.record.stage, guest.down) {
+        (Stage::Running, None) => Ok(()),
+        (Stage::Running, Some(_)) => busy("has shut down; there is nothing to save"),
+        (Stage::Saving, _) => busy("is being saved already"),
+        (Stage::Building | Stage::Waiting | Stage::Dying, _) => {
+            busy("does not run; there is nothing to save")
+        }
+    }
+}
+
+/// Who asked for a save, and has the file.
+pub trait Keeper {
+    /// Whether they still want it.
+    fn waits(&self) -> bool;
+    /// The file is complete: puts it where it belongs; false if that did not happen.
+    fn keep(&mut self) -> bool;
+}
+
+/// A file that is where it belongs already.
+#[derive(Debug, Clone, Copy)]
+pub struct InPlace;
+
+impl Keeper for InPlace {
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn keep(&mut self) -> bool {
+        true
+    }
+}
+
 /// Lets the guest run on if whoever saves it ends early, by a panic as well.
 struct Saving<'a> {
     agent: &'a Agent,
     guest: &'a SharedGuest,
     over: bool,
+    /// The guest may have taken the request to suspend.
+    asked: bool,
 }
 
 impl Drop for Saving<'_> {
     fn drop(&mut self) {
         if !self.over {
             let mut guest = lock(self.guest);
-            if let Err(error) = self.agent.go_on(&mut guest) {
+            if let Err(error) = self.agent.go_on_after(&mut guest, self.asked) {
                 // The record says what is left to do; [`Agent::reap`] tries again.
                 let name = &guest.record.config.name;
                 tracing::error!(name, %error, "a guest that was to be saved does not run on yet");
@@ -97,9 +149,10 @@ impl Agent {
     ) -> Result<String, AgentError> {
         let shared = self.guest_to_save(domid)?;
         let guest = lock(&shared);
+        // Before the client opens a file.
+        may_be_saved(&guest, domid)?;
         let config = instead.unwrap_or(&guest.record.config);
-        let form = json::domain_config(config, &XlConf::default(), json::Moment::Created);
-        Ok(form.to_string())
+        Ok(json::saved(config, &XlConf::default()))
     }
 
     fn guest_to_save(&self, domid: DomId) -> Result<SharedGuest, AgentError> {
@@ -127,6 +180,7 @@ impl Agent {
         domid: DomId,
         options: SaveOptions,
         file: File,
+        keeper: &mut dyn Keeper,
     ) -> Result<Summary, AgentError> {
         let shared = self.guest_to_save(domid)?;
         let subject = self.begin_saving(&shared, domid)?;
@@ -134,8 +188,14 @@ impl Agent {
             agent: self,
             guest: &shared,
             over: false,
+            asked: true,
         };
-        let summary = self.write_image(subject, options.patience, file)?;
+        let written = self.write_image(subject, options.patience, file, keeper);
+        saving.asked = !written.as_ref().is_err_and(SaveError::never_asked);
+        let summary = written?;
+        if !keeper.keep() {
+            return Err(SaveError::Unwanted.into());
+        }
         tracing::info!(%domid, bytes = summary.bytes, "guest saved");
         let mut guest = lock(&shared);
         saving.over = true;
@@ -158,21 +218,7 @@ impl Agent {
 
     fn begin_saving(&self, shared: &SharedGuest, domid: DomId) -> Result<Subject, AgentError> {
         let mut guest = lock(shared);
-        let busy = |why: &str| {
-            let name = &guest.record.config.name;
-            Err(AgentError::Invalid(format!("{name} {why}")))
-        };
-        if guest.gone || guest.record.domid != Some(domid) {
-            return Err(AgentError::NoDomain(domid));
-        }
-        match (guest.record.stage, guest.down) {
-            (Stage::Running, None) => {}
-            (Stage::Running, Some(_)) => return busy("has shut down; there is nothing to save"),
-            (Stage::Saving, _) => return busy("is being saved already"),
-            (Stage::Building | Stage::Waiting | Stage::Dying, _) => {
-                return busy("does not run; there is nothing to save");
-            }
-        }
+        may_be_saved(&guest, domid)?;
         guest.record.stage = Stage::Saving;
         if let Err(error) = self.save(&guest) {
             guest.record.stage = Stage::Running;
@@ -194,10 +240,12 @@ impl Agent {
         subject: Subject,
         patience: Patience,
         file: File,
+        keeper: &dyn Keeper,
     ) -> Result<Summary, SaveError> {
         let xen = self.seams.xen.as_ref();
         // A file that cannot be written is noticed before the guest is bothered.
-        let mut saver = Saver::begin(xen, subject, file)?;
+        let waits = || keeper.waits();
+        let mut saver = Saver::begin(xen, subject, file, &waits)?;
         save::suspend::suspend(xen, self.seams.store.as_ref(), subject.domid, patience)?;
         let pages = saver.memory()?;
         saver.rounds(&mut Everything::of(pages))?;
@@ -206,8 +254,13 @@ impl Agent {
 
     /// After a save that kept the guest, or failed: it runs on, and nothing is left of the request to suspend.
     pub(super) fn go_on(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        self.go_on_after(guest, true)
+    }
+
+    /// As [`Agent::go_on`]; a guest that was never `asked` and suspends later does so for somebody else.
+    fn go_on_after(&self, guest: &mut Guest, asked: bool) -> Result<(), AgentError> {
         // Whatever happens now: a guest that suspends after this is woken by `reap`.
-        guest.record.asked_to_suspend = true;
+        guest.record.asked_to_suspend = asked;
         if guest.gone || guest.record.stage == Stage::Dying {
             return Ok(());
         }
@@ -215,7 +268,7 @@ impl Agent {
         let Some(domid) = guest.record.domid else {
             return Ok(());
         };
-        let mut awake = Ok(false);
+        let mut awake = Ok(Woken::Settled);
         for _ in 0..RESUME_ATTEMPTS {
             awake = self.wake(domid, kind(guest.record.config.kind));
             if awake.is_ok() {
@@ -223,32 +276,37 @@ impl Agent {
             }
         }
         // A record that says `Saving` is as good for the next agent while the guest does not run.
-        let resumed = awake?;
-        // One that had suspended has answered the request, and will not do so again.
-        guest.record.asked_to_suspend = !resumed;
+        // One that had suspended has answered the request, and one that had not seen it cannot any more: only a guest that took it may still suspend.
+        guest.record.asked_to_suspend = awake? == Woken::MaySuspend && asked;
         self.save(guest)
     }
 
-    /// Wakes a domain that has suspended, or takes the request back; true if it had suspended. May be repeated.
-    fn wake(&self, domid: DomId, kind: DomainKind) -> Result<bool, AgentError> {
+    /// Wakes a domain that has suspended, or takes the request back. May be repeated.
+    fn wake(&self, domid: DomId, kind: DomainKind) -> Result<Woken, AgentError> {
         let info = self.seams.xen.domain_info(domid)?;
         let Some(info) = info.filter(|info| !info.dying) else {
-            return Ok(false);
+            return Ok(Woken::Settled);
         };
         match info.shutdown {
             Some(ShutdownReason::Suspend) => {
+                // A second request would put it to sleep again.
+                save::suspend::withdraw(self.seams.store.as_ref(), domid)?;
                 self.cancel_suspension(domid, kind)?;
                 self.seams.xen.resume(domid)?;
                 self.seams.store.resume(domid)?;
-                Ok(true)
+                Ok(Woken::Settled)
             }
             // It stopped for another reason: that is `reap`'s.
-            Some(_) => Ok(false),
+            Some(_) => Ok(Woken::Settled),
             None => {
-                save::suspend::withdraw(self.seams.store.as_ref(), domid)?;
+                let untouched = save::suspend::withdraw(self.seams.store.as_ref(), domid)?;
                 // An earlier attempt may have woken it and not come further.
                 self.seams.store.resume(domid)?;
-                Ok(false)
+                Ok(if untouched {
+                    Woken::Settled
+                } else {
+                    Woken::MaySuspend
+                })
             }
         }
     }

@@ -13,6 +13,7 @@ pub mod console;
 pub mod create;
 pub mod details;
 pub mod domain;
+pub mod dump;
 pub mod getopt;
 pub mod help;
 pub mod info;

@@ -2,6 +2,7 @@
 //! `xl list` makes no thread and no connection it does not use.
 
 use super::agent::AgentClient;
+use crate::build::Hypervisor;
 use std::cell::OnceCell;
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -21,6 +22,11 @@ pub trait Reach: Debug {
     /// # Errors
     /// As [`Reach::host`].
     fn domains(&self) -> Result<&dyn DomainControl, Failure>;
+    /// Domains, with their memory.
+    ///
+    /// # Errors
+    /// As [`Reach::host`].
+    fn hypervisor(&self) -> Result<&dyn Hypervisor, Failure>;
     /// Xenstore for short reads and writes.
     ///
     /// # Errors
@@ -118,6 +124,10 @@ impl Reach for RealHost {
     }
 
     fn domains(&self) -> Result<&dyn DomainControl, Failure> {
+        Ok(self.xen()?)
+    }
+
+    fn hypervisor(&self) -> Result<&dyn Hypervisor, Failure> {
         Ok(self.xen()?)
     }
 

@@ -1,7 +1,6 @@
 //! save and restore: the file is opened here, with the caller's rights, and its xl header is written and read here; what follows the header
 //! is the agent's.
 
-use super::agent::AskError;
 use super::reach::Failure;
 use super::{Call, USAGE, config_file, console, create, domain, help, table};
 use crate::config::domain::DomainConfig;
@@ -9,17 +8,18 @@ use crate::config::unserved;
 use crate::config::xlconf::XlConf;
 use crate::format::json;
 use parapet_wire::agent::{AfterSave, Create, Reply, Request, Save};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use xen_abi::ids::DomId;
 use xen_stream::error::Problem;
 use xen_stream::xl_file::XlHeader;
 use xen_stream::{Event, Layer, Mode, Reader, StreamError};
 
-/// Rights of a new save file, as stock has them.
-const FILE_MODE: u32 = 0o644;
+/// A guest's memory is nobody's to read but the caller's. (Stock: 0644.)
+const FILE_MODE: u32 = 0o600;
 /// What stock calls a configuration out of a save file.
 const SAVED: &str = "<saved>";
 
@@ -62,17 +62,79 @@ pub fn save(call: &mut Call<'_>) -> Result<u8, Failure> {
     let Reply::SendFile { config } = agent.ask(&request)? else {
         return Err(Failure::new("the agent answered something else"));
     };
-    let file = begin_file(call, &path, &config)?;
-    match agent.hand_over(file.as_fd()) {
+    let target = Target::open(&path)?;
+    begin_file(call, &target, &path, &config)?;
+    let mut handed = agent.hand_over(target.file.as_fd());
+    if let Ok(Reply::Written) = handed {
+        // Without the word that it was kept, the guest runs on.
+        target.put_in_place(&path)?;
+        handed = agent.ask(&Request::Keep);
+    }
+    match handed {
         Ok(_) => Ok(0),
         Err(error) => {
             writeln!(call.err, "Failed to save domain, resuming domain")?;
-            // Only where the agent says so: if it went away, the file may be all there is of the guest.
-            if matches!(error, AskError::Refused(_)) {
-                discard(&file, &path);
-            }
             Err(error.into())
         }
+    }
+}
+
+/// Where a save goes: a file beside the one that is meant, which takes its place when it is complete; or a pipe or device as it is.
+struct Target {
+    file: File,
+    beside: Option<Beside>,
+}
+
+/// Removed when it is dropped, unless it was put in place.
+struct Beside {
+    partial: PathBuf,
+    meant: PathBuf,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It is not there any more if it was put in place.
+        let _ = fs::remove_file(&self.partial);
+    }
+}
+
+impl Target {
+    fn open(path: &str) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::new(format!(
+                "Failed to open temp file {path} for writing: {error}"
+            ))
+        };
+        let mut options = OpenOptions::new();
+        options.write(true);
+        let there = fs::metadata(path);
+        if there.is_ok_and(|metadata| !metadata.is_file()) {
+            let file = options.open(path).map_err(failed)?;
+            return Ok(Self { file, beside: None });
+        }
+        // A link is followed, as it would be by whoever opens it.
+        let meant = fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
+        let name = meant.file_name().unwrap_or_default().to_string_lossy();
+        let partial = meant.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        let file = options
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&partial)
+            .map_err(failed)?;
+        let beside = Some(Beside { partial, meant });
+        Ok(Self { file, beside })
+    }
+
+    fn put_in_place(&self, path: &str) -> Result<(), Failure> {
+        let Some(Beside { partial, meant }) = &self.beside else {
+            return Ok(());
+        };
+        let folder = meant
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        fs::rename(partial, meant)
+            .and_then(|()| File::open(folder.unwrap_or(Path::new(".")))?.sync_all())
+            .map_err(|error| Failure::new(format!("Failed to put {path} in place: {error}")))
     }
 }
 
@@ -85,19 +147,13 @@ fn other_config(call: &mut Call<'_>, path: &str) -> Result<String, Failure> {
     serde_json::to_string(&loaded.config).map_err(|error| Failure::new(error.to_string()))
 }
 
-/// Makes the file, and writes its header.
-fn begin_file(call: &mut Call<'_>, path: &str, config: &str) -> Result<File, Failure> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(FILE_MODE)
-        .open(path)
-        .map_err(|error| {
-            Failure::new(format!(
-                "Failed to open temp file {path} for writing: {error}"
-            ))
-        })?;
+/// Writes the file's header.
+fn begin_file(
+    call: &mut Call<'_>,
+    target: &Target,
+    path: &str,
+    config: &str,
+) -> Result<(), Failure> {
     let header = XlHeader::with_json(config);
     let mut bytes = Vec::new();
     header
@@ -108,16 +164,9 @@ fn begin_file(call: &mut Call<'_>, path: &str, config: &str) -> Result<File, Fai
         "Saving to {path} new xl format (info {})",
         info(&header)
     )?;
-    file.write_all(&bytes)
-        .map_err(|error| Failure::new(format!("Failed to write {path}: {error}")))?;
-    Ok(file)
-}
-
-/// A file that is not complete is good for nothing. Pipes and devices stay.
-fn discard(file: &File, path: &str) {
-    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        let _ = std::fs::remove_file(path);
-    }
+    (&target.file)
+        .write_all(&bytes)
+        .map_err(|error| Failure::new(format!("Failed to write {path}: {error}")))
 }
 
 /// Flags and length of a header, as stock prints them.

@@ -3,7 +3,7 @@
 use super::getopt::{Opt, flag, valued};
 use super::reach::Failure;
 use super::{
-    Call, block, console, create, domain, help, info, lifecycle, list, network, power, save,
+    Call, block, console, create, domain, dump, help, info, lifecycle, list, network, power, save,
 };
 
 /// What runs a command; answers its exit code.
@@ -306,7 +306,9 @@ pub static COMMANDS: &[Command] = &[
         "- for internal use only",
         "Receive a migrated domain (internal)",
     ),
-    command("dump-core", "<Domain> <filename>", "Core dump a domain"),
+    command("dump-core", "<Domain> <filename>", "Core dump a domain")
+        .takes(2)
+        .runs(dump::dump_core),
     command(
         "cd-insert",
         "<Domain> <VirtualDevice> <path>",

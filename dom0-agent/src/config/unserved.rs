@@ -53,11 +53,12 @@ pub fn of_events(events: &EventActions) -> Vec<String> {
         ("on_crash", events.on_crash),
     ];
     let asks_for_more = |action| match action {
-        ShutdownAction::Destroy | ShutdownAction::Restart | ShutdownAction::Preserve => false,
-        ShutdownAction::RenameRestart
+        ShutdownAction::Destroy
+        | ShutdownAction::Restart
+        | ShutdownAction::Preserve
         | ShutdownAction::CoredumpDestroy
-        | ShutdownAction::CoredumpRestart
-        | ShutdownAction::SoftReset => true,
+        | ShutdownAction::CoredumpRestart => false,
+        ShutdownAction::RenameRestart | ShutdownAction::SoftReset => true,
     };
     all.into_iter()
         .filter(|(_, action)| asks_for_more(*action))

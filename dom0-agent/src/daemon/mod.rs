@@ -24,17 +24,26 @@ use crate::device::{bridge::Bridges, userdata};
 use crate::image::{KernelCache, Worker};
 use alive::Pulses;
 use anyhow::Context;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use options::Options;
 use parapet_wire::agent::Event;
+use std::fs::{self, File};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use xen_host::xen::Xen;
 use xen_host::xenstore::client::Client;
 
 /// Events a slow subscriber may lag behind before it is told to start over.
 const EVENT_BACKLOG: usize = 1024;
+
+/// How long an agent that is ending is waited for.
+const OTHER_AGENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often.
+const OTHER_AGENT_LOOK: Duration = Duration::from_millis(50);
 
 /// The agent and its channels, shared by all tasks.
 #[derive(Debug, Clone)]
@@ -60,7 +69,33 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(options, passed))
+    let _alone = alone(&options.state)?;
+    let served = runtime.block_on(serve(options, passed));
+    // What is underway ends with this process, as if it had been killed: its successor must not meet it.
+    runtime.shutdown_background();
+    served
+}
+
+/// Takes the state directory for the life of this process. An agent that is ending has it still, for a moment.
+fn alone(state: &Path) -> anyhow::Result<Flock<File>> {
+    fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+    let mut folder =
+        File::open(state).with_context(|| format!("cannot open {}", state.display()))?;
+    let give_up = Instant::now() + OTHER_AGENT_TIMEOUT;
+    loop {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < give_up => folder = back,
+            Err((_, Errno::EWOULDBLOCK)) => anyhow::bail!(
+                "another agent works on {}; stop it first, or name another directory with --state",
+                state.display()
+            ),
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", state.display()));
+            }
+        }
+        std::thread::sleep(OTHER_AGENT_LOOK);
+    }
 }
 
 async fn serve(options: &Options, passed: Option<UnixListener>) -> anyhow::Result<()> {
@@ -116,6 +151,7 @@ fn assemble(
         run: options.run.clone(),
         logs: options.logs.clone(),
         userdata: PathBuf::from(userdata::DIRECTORY),
+        dumps: PathBuf::from(crate::agent::dump::DIRECTORY),
     };
     let drivers = Processes::new(options.driver.clone(), &options.run, &options.logs)
         .with_context(|| format!("cannot prepare {}", options.run.display()))?;

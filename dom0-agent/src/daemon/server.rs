@@ -242,8 +242,8 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
             return Ok(Reply::Status(format!("{{\"replaced\": {count}}}")));
         }
         Request::Status => return Ok(Reply::Status(status(shared))),
-        // Dealt with before: these take the whole connection.
-        Request::Subscribe | Request::Save(_) | Request::Restore(_) => {}
+        // Dealt with before: these take the whole connection. There is nothing to keep outside of one.
+        Request::Subscribe | Request::Save(_) | Request::Restore(_) | Request::Keep => {}
     }
     Ok(Reply::Done)
 }

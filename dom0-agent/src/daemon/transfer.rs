@@ -5,7 +5,9 @@
 //!     │ ── Save, Restore ──────▶ │  may it be done at all?
 //!     │ ◀──── SendFile ───────── │
 //!     │ ── descriptor ─────────▶ │  the work
-//!     │ ◀── Done | Created ───── │
+//!     │ ◀── Written | Created ── │
+//!     │ ── Keep ───────────────▶ │  a guest that was saved is let go; without this it runs on
+//!     │ ◀── Done ─────────────── │
 //! ```
 //!
 //! The file's bytes never travel over the socket. The connection is a plain blocking one from the request on, and ends with the answer.
@@ -14,15 +16,17 @@ use super::Shared;
 use super::server::{json, measured};
 use crate::agent::create::CreateOptions;
 use crate::agent::error::AgentError;
-use crate::agent::save::{AfterSave, SaveOptions};
+use crate::agent::save::{AfterSave, Keeper, SaveOptions};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parapet_wire::agent::{self as wire, Create, Reply, Request, Save};
-use parapet_wire::frame::{FrameError, Kind, send};
+use parapet_wire::frame::{FrameError, Kind, receive, send};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use xen_host::fdpass;
 
-/// Longest time a client may take to send its descriptor.
+/// Longest time a client may take to send its descriptor, and to keep its file.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A request that comes with a file.
@@ -81,10 +85,34 @@ fn save(shared: &Shared, stream: &mut UnixStream, save: &Save) -> Result<Reply, 
         wire::AfterSave::Resume => AfterSave::Resume,
         wire::AfterSave::Pause => AfterSave::Pause,
     };
+    let options = SaveOptions::then(after);
+    let mut client = Client(stream);
     shared
         .agent
-        .save_guest(save.domid, SaveOptions::then(after), file)?;
+        .save_guest(save.domid, options, file, &mut client)?;
     Ok(Reply::Done)
+}
+
+/// A client that waits for its save file.
+struct Client<'a>(&'a mut UnixStream);
+
+impl Keeper for Client<'_> {
+    fn waits(&self) -> bool {
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        match poll(&mut polled, PollTimeout::ZERO) {
+            Ok(_) => !polled[0]
+                .revents()
+                .is_some_and(|seen| seen.intersects(gone)),
+            Err(_) => true,
+        }
+    }
+
+    fn keep(&mut self) -> bool {
+        let sent = send(self.0, Kind::AgentReply, &Reply::Written);
+        // The deadline of the descriptor stands.
+        sent.is_ok() && matches!(receive(self.0, Kind::AgentRequest), Ok(Request::Keep))
+    }
 }
 
 fn restore(shared: &Shared, stream: &mut UnixStream, create: &Create) -> Result<Reply, AgentError> {

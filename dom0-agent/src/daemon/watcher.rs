@@ -37,6 +37,18 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
             News::Driver(DriverNews::Died { uuid, pid }) => {
                 tokio::spawn(replace(shared.clone(), uuid, pid));
             }
+            News::Dump { uuid } => {
+                let Some(guest) = shared.agent.by_uuid(uuid) else {
+                    continue;
+                };
+                let agent = std::sync::Arc::clone(&shared.agent);
+                tokio::task::spawn_blocking(move || {
+                    agent.make_dump(&guest);
+                    if let Err(error) = agent.reap() {
+                        tracing::error!(%error, "cannot look at domains");
+                    }
+                });
+            }
             News::Driver(DriverNews::Fault { uuid, fault }) => {
                 let Some(guest) = shared.agent.by_uuid(uuid) else {
                     continue;

@@ -15,6 +15,7 @@ use xen_stream::libxc::{
 /// Everything but memory.
 #[derive(Debug, Default)]
 pub struct Collected {
+    max_vcpus: u32,
     leaves: Vec<Leaf>,
     msrs: Vec<Msr>,
     tsc: Option<domctl::TscInfo>,
@@ -53,6 +54,15 @@ pub fn check_kind(header: DomainHeader, kind: DomainKind) -> Result<(), RestoreE
 }
 
 impl Collected {
+    /// Nothing yet, of a domain that may have so many vcpus.
+    #[must_use]
+    pub fn of(max_vcpus: u32) -> Self {
+        Self {
+            max_vcpus,
+            ..Self::default()
+        }
+    }
+
     /// Takes one record.
     ///
     /// # Errors
@@ -72,7 +82,12 @@ impl Collected {
             }
             Record::P2mFrames(list) => self.list = Some(list),
             Record::SharedInfo(page) => self.shared_info = Some(page),
-            Record::Vcpu(record) => self.take_vcpu(record),
+            Record::Vcpu(record) if record.vcpu.0 < self.max_vcpus => self.take_vcpu(record),
+            Record::Vcpu(record) => {
+                let (vcpu, most) = (record.vcpu.0, self.max_vcpus);
+                let why = format!("it has state of vcpu {vcpu}, and the domain {most} vcpus");
+                return Err(RestoreError::Unfit(why));
+            }
             // The reader's order lets none of these into an image.
             Record::Toolstack(_) | Record::Checkpoint | Record::CheckpointDirtyPfnList(_) => {
                 return Err(RestoreError::NoImage);
@@ -193,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_last_word_counts_and_ports_are_not_the_streams_to_set() {
-        let mut collected = Collected::default();
+        let mut collected = Collected::of(1);
         let params = [
             param(STORE_PFN, 1),
             param(STORE_EVTCHN, 7),
@@ -211,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_lacks_is_named() {
-        let mut collected = Collected::default();
+        let mut collected = Collected::of(1);
         let said = |error: RestoreError| error.to_string();
         assert!(said(collected.context().unwrap_err()).contains("vcpus"));
         assert!(said(collected.rings().unwrap_err()).contains("xenstore page"));

@@ -84,7 +84,7 @@ fn fill(newborn: &Newborn<'_>, reader: &mut Reader<File>) -> Result<Built, Resto
         pvh::prepare(newborn)?;
     }
     let mut memory = Memory::new(newborn);
-    let mut collected = Collected::default();
+    let mut collected = Collected::of(newborn.request.max_vcpus);
     loop {
         match reader.next()? {
             Event::Pages(pages) => memory.load(pages)?,

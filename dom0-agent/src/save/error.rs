@@ -32,9 +32,25 @@ pub enum SaveError {
     /// Something about the guest cannot be put into the stock format.
     #[error("this guest cannot be saved: {0}")]
     Unfit(String),
+    /// Nobody waits for it any more.
+    #[error("whoever asked for it went away, or did not keep the file")]
+    Unwanted,
     /// The file cannot be made durable.
     #[error("the file could not be written to its medium: {0}")]
     Sync(#[source] std::io::Error),
+}
+
+impl SaveError {
+    /// Whether the guest has not been asked to suspend, or the request was taken back before it looked.
+    #[must_use]
+    pub const fn never_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::Suspend(
+                SuspendError::NotAcknowledged(_) | SuspendError::Busy(_) | SuspendError::NoNode
+            )
+        )
+    }
 }
 
 /// The operating system's words, which the stream's error keeps for its source.

@@ -32,13 +32,22 @@ pub struct Subject {
 }
 
 /// Writes one image.
-#[derive(Debug)]
 pub struct Saver<'a> {
     pub(super) host: &'a dyn Hypervisor,
     pub(super) subject: Subject,
     pub(super) writer: Writer<File>,
     /// What a PV guest says of its memory, once that was read.
     pv: Option<PvState>,
+    /// Whether the image is still wanted.
+    pub(super) waits: &'a dyn Fn() -> bool,
+}
+
+impl std::fmt::Debug for Saver<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Saver")
+            .field("subject", &self.subject)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Saver<'a> {
@@ -50,6 +59,7 @@ impl<'a> Saver<'a> {
         host: &'a dyn Hypervisor,
         subject: Subject,
         file: File,
+        waits: &'a dyn Fn() -> bool,
     ) -> Result<Self, SaveError> {
         let mut writer = Writer::new(file, Layer::Libxl, Mode::Plain);
         let version = host.version();
@@ -69,12 +79,14 @@ impl<'a> Saver<'a> {
             subject,
             writer,
             pv: None,
+            waits,
         };
         if pv {
             // Only 64-bit guests are built and restored.
             saver.writer.record(&Record::PvInfo(PvInfo::Bits64))?;
         }
         saver.static_data()?;
+        saver.writer.flush()?;
         Ok(saver)
     }
 
@@ -118,6 +130,7 @@ impl<'a> Saver<'a> {
                 host: self.host,
                 domid: self.subject.domid,
                 p2m: self.pv.as_ref().map(|state| &state.p2m),
+                waits: self.waits,
             };
             sender.send(&mut self.writer, &set)?;
         }

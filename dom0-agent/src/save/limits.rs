@@ -15,6 +15,10 @@ pub const RESUME_ATTEMPTS: u32 = 3;
 pub const MAP_WINDOW_PAGES: usize = 16_384;
 /// Most pages of a PV guest: 16 TiB, as grant entries of version 1 hold frames of 32 bits.
 pub const MAX_PV_PAGES: u64 = 1 << 32;
+/// How many times its memory a PV guest's list of frames may be long: holes and pages that were given back count in it.
+pub const PV_PAGES_FACTOR: u64 = 4;
+/// And so many pages more: 16 GiB.
+pub const PV_PAGES_SLACK: u64 = 1 << 22;
 /// Pages of one record.
 pub const RECORD_PAGES: usize = xen_stream::limits::BATCH_PAGES;
 

@@ -20,7 +20,7 @@ pub mod rounds;
 pub mod suspend;
 
 mod pages;
-mod pv;
+pub(crate) mod pv;
 mod pvh;
 
 pub use error::SaveError;

@@ -21,12 +21,14 @@ use xen_stream::Writer;
 use xen_stream::libxc::{PageEntry, PageKind, Pfn};
 
 /// One guest's pages.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Sender<'a> {
     pub(super) host: &'a dyn Hypervisor,
     pub(super) domid: DomId,
     /// Frames of a PV guest's pages; those of PVH guests are called by page number.
     pub(super) p2m: Option<&'a P2m>,
+    /// Whether the image is still wanted.
+    pub(super) waits: &'a dyn Fn() -> bool,
 }
 
 /// A page that is there, and its frame.
@@ -36,6 +38,9 @@ impl Sender<'_> {
     /// Sends every page of `set` that is there.
     pub(super) fn send(self, writer: &mut Writer<File>, set: &PageSet) -> Result<(), SaveError> {
         for window in set.windows(MAP_WINDOW_PAGES) {
+            if !(self.waits)() {
+                return Err(SaveError::Unwanted);
+            }
             let there = self.those_there(window)?;
             if there.is_empty() {
                 continue;

@@ -9,7 +9,7 @@
 
 use super::error::{SaveError, Step};
 use super::image::Saver;
-use super::limits::MAX_PV_PAGES;
+use super::limits::{MAX_PV_PAGES, PV_PAGES_FACTOR, PV_PAGES_SLACK};
 use super::p2m::P2m;
 use crate::build::Hypervisor;
 use std::collections::HashMap;
@@ -24,11 +24,11 @@ use zerocopy::{FromBytes, IntoBytes};
 /// Entries of the list in one page.
 const PER_PAGE: u64 = ENTRIES as u64;
 
-/// What was read of a suspended guest.
+/// What a guest says of its memory.
 #[derive(Debug)]
-pub(super) struct PvState {
-    pub(super) p2m: P2m,
-    shared_info: Box<[u8; PAGE_SIZE]>,
+pub(crate) struct PvState {
+    pub(crate) p2m: P2m,
+    pub(crate) shared_info: Box<[u8; PAGE_SIZE]>,
 }
 
 fn unfit(why: impl Into<String>) -> SaveError {
@@ -116,8 +116,14 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 
 /// Reads what a suspended guest says of its memory, and writes where its list is.
 pub(super) fn read(saver: &mut Saver<'_>) -> Result<PvState, SaveError> {
+    let (state, list) = look(saver.host, saver.subject.domid)?;
+    saver.writer.record(&Record::P2mFrames(list))?;
+    Ok(state)
+}
+
+/// Reads what a guest says of its memory, and in which pages it does.
+pub(crate) fn look(host: &dyn Hypervisor, domid: DomId) -> Result<(PvState, P2mFrames), SaveError> {
     const STEP: &str = "reading the guest's shared info";
-    let (host, domid) = (saver.host, saver.subject.domid);
     let info = host.domain_info(domid).step(STEP)?;
     let info = info.ok_or_else(|| unfit("it is gone"))?;
     let page = host
@@ -129,7 +135,13 @@ pub(super) fn read(saver: &mut Saver<'_>) -> Result<PvState, SaveError> {
     let (parsed, _) = SharedInfo::read_from_prefix(&shared_info[..])
         .map_err(|_| unfit("its shared info is no page"))?;
     let arch = parsed.arch;
-    if arch.max_pfn == 0 || arch.max_pfn > MAX_PV_PAGES {
+    // The guest's own word: it may have holes, not whatever it likes.
+    let most = info
+        .max_pages
+        .saturating_mul(PV_PAGES_FACTOR)
+        .saturating_add(PV_PAGES_SLACK)
+        .min(MAX_PV_PAGES);
+    if arch.max_pfn == 0 || arch.max_pfn > most {
         let why = format!("its kernel says that it has {} pages", arch.max_pfn);
         return Err(unfit(why));
     }
@@ -153,12 +165,12 @@ pub(super) fn read(saver: &mut Saver<'_>) -> Result<PvState, SaveError> {
     };
     let frames = list.iter().map(of_list).collect::<Result<Vec<_>, _>>()?;
     let last = u32::try_from(arch.max_pfn - 1).map_err(|_| unfit("it has too many pages"))?;
-    saver.writer.record(&Record::P2mFrames(P2mFrames {
+    let list = P2mFrames {
         first: 0,
         last,
         frames,
-    }))?;
-    Ok(PvState { p2m, shared_info })
+    };
+    Ok((PvState { p2m, shared_info }, list))
 }
 
 /// Shared info, then every vcpu that is online.

@@ -5,7 +5,7 @@ use crate::support::faults::{with_each_death, with_each_failure};
 use crate::support::reflex::Reflex;
 use dom0_agent::agent::create::CreateOptions;
 use dom0_agent::agent::error::AgentError;
-use dom0_agent::agent::save::{AfterSave, SaveOptions};
+use dom0_agent::agent::save::{AfterSave, InPlace, SaveOptions};
 use dom0_agent::config::domain::DomainConfig;
 use dom0_agent::save::Patience;
 use std::cell::RefCell;
@@ -60,7 +60,7 @@ pub fn config_of(host: &Host, kind: &str) -> DomainConfig {
 }
 
 /// A guest that uses its devices and answers when it is asked to suspend.
-fn running() -> Host {
+pub fn running() -> Host {
     let mut host = Host::new();
     let config = config(&host);
     host.start(config);
@@ -75,7 +75,7 @@ pub fn save(host: &Host, after: AfterSave, file: &File) -> Result<Summary, Agent
         patience: IMPATIENT,
     };
     host.agent
-        .save_guest(GUEST, options, file.try_clone().unwrap())
+        .save_guest(GUEST, options, file.try_clone().unwrap(), &mut InPlace)
 }
 
 fn restore(host: &Host, file: &File, paused: bool) -> Result<DomId, AgentError> {
@@ -289,7 +289,9 @@ fn who_cannot_be_saved_is_told_why() {
     let mut host = running();
     let save = |host: &Host, domid| {
         let options = SaveOptions::then(AfterSave::Destroy);
-        host.agent.save_guest(domid, options, file()).unwrap_err()
+        host.agent
+            .save_guest(domid, options, file(), &mut InPlace)
+            .unwrap_err()
     };
     assert!(matches!(
         save(&host, DomId::DOM0),

@@ -52,7 +52,7 @@ fn start_info(host: &Host, domid: DomId) -> (u64, StartInfo) {
 }
 
 /// What a PV kernel does at its start and when it suspends: it says where its list is, and calls its rings by page number.
-fn speak(host: &Host) {
+pub fn speak(host: &Host) {
     let (pfn, info) = start_info(host, GUEST);
     let mut context = context(host, GUEST);
     let frame = host.world.domain(GUEST).unwrap().shared_info_frame;

@@ -102,6 +102,8 @@ pub enum Request {
     Save(Save),
     /// Makes a guest as [`Request::Create`] does, from a libxl stream in a file of the client's. Last request of its connection; see [`Reply::SendFile`].
     Restore(Create),
+    /// The answer to [`Reply::Written`]: the file is where it belongs. Without it the guest runs on.
+    Keep,
 }
 
 /// See [`Request::Save`].
@@ -167,11 +169,13 @@ pub enum Reply {
     /// It did not.
     Failed(Failure),
     /// To `Save` and `Restore`: the client sends the descriptor of its file, as one message of `xen_host::fdpass`, standing where the libxl stream
-    /// begins. Then the final reply comes (`Done` or `Created`).
+    /// begins. Then comes `Written` or `Created`, or a failure.
     SendFile {
         /// To `Save`: the guest's configuration as libxl's JSON, for the file's header.
         config: String,
     },
+    /// To `Save`, once the file is complete and on its medium: the client puts it where it belongs and says [`Request::Keep`]. Then the final reply comes.
+    Written,
 }
 
 /// Work one operation cost; carries over to hardware, unlike time in the lab.

@@ -29,7 +29,11 @@ pub use read::{ReadError, read};
 pub use value::{Json, Map};
 
 use crate::config::domain::DomainConfig;
+use crate::config::protect::ProtectConfig;
 use crate::config::xlconf::XlConf;
+
+/// Member of a save file's header that holds how the guest is protected, as JSON in a string.
+const PROTECT: &str = "parapet_protect";
 
 /// Which of the two moments of a guest's life a form shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,19 @@ pub fn userdata(config: &DomainConfig, conf: &XlConf) -> Vec<u8> {
         .into_bytes();
     bytes.push(0);
     bytes
+}
+
+/// The content of a save file's header: the stored form, and what libxl has no member for and its reader passes over.
+#[must_use]
+pub fn saved(config: &DomainConfig, conf: &XlConf) -> String {
+    let mut form = domain_config(config, conf, Moment::Created);
+    if let Json::Map(whole) = &mut form
+        && config.protect != ProtectConfig::default()
+        && let Ok(protect) = serde_json::to_string(&config.protect)
+    {
+        whole.put(PROTECT, protect);
+    }
+    form.to_string()
 }
 
 /// Parses the content of a userdata file, with or without the zero byte.

@@ -18,7 +18,6 @@ use crate::config::domain::{DomainConfig, DomainKind};
 use crate::config::events::{EventActions, ShutdownAction};
 use crate::config::limits::{MAX_DEVICES, MAX_HOST_CPUS, MAX_VCPUS};
 use crate::config::memory::MemoryConfig;
-use crate::config::protect::ProtectConfig;
 use crate::config::vif::{Mac, Rate, VifKind, VifSpec};
 
 /// Why a stored form is refused.
@@ -58,7 +57,9 @@ pub fn read(form: &Json) -> Result<DomainConfig, ReadError> {
         vifs: whole.each("nics", vif)?,
         vfbs: Vec::new(),
         pci: Vec::new(),
-        protect: ProtectConfig::default(),
+        protect: whole
+            .word(super::PROTECT, |text| serde_json::from_str(text).ok())?
+            .unwrap_or_default(),
         carried: BTreeMap::new(),
     };
     carry(&mut config, &create, &build);

@@ -2,7 +2,9 @@
 
 use crate::support::desk::Desk;
 use crate::support::reflex::Reflex;
+use parapet_wire::agent::Protection;
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use xen_abi::ids::DomId;
 use xen_stream::libxc::Kind;
 use xen_stream::{Layer, Mode, verify};
@@ -52,6 +54,42 @@ fn a_guest_goes_into_a_file_and_comes_back() {
         again.code == 1 && again.err.contains("exists already"),
         "{again:?}"
     );
+    end(desk);
+}
+
+#[test]
+fn a_save_that_is_refused_leaves_the_file_that_was_there() {
+    let (desk, domid) = desk();
+    let path = desk.host.file("web1.save");
+    std::fs::write(&path, "an older one").unwrap();
+    desk.host.reflex(domid, Reflex::Crash);
+    let said = desk.xl(&format!("save web1 {}", path.display()));
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"an older one");
+    let names = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.ends_with(".partial")));
+    end(desk);
+}
+
+#[test]
+fn protection_comes_back_with_the_guest_and_only_the_caller_may_read_its_memory() {
+    let (mut desk, _) = desk();
+    let uuid = desk.host.agent.guests()[0].uuid;
+    let wanted = Protection::Restart;
+    let shared = desk
+        .host
+        .agent
+        .by_uuid(uuid::Uuid::from_bytes(uuid.0))
+        .unwrap();
+    shared.lock().unwrap().set_protection(wanted, None).unwrap();
+    let path = desk.host.file("web1.save");
+    assert_eq!(desk.xl(&format!("save web1 {}", path.display())).code, 0);
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    assert_eq!(desk.xl(&format!("restore {}", path.display())).code, 0);
+    desk.host.settle();
+    assert_eq!(desk.host.agent.guests()[0].protection, wanted);
     end(desk);
 }
 

@@ -1,6 +1,7 @@
 //! An operator's desk: the `xl` command on a simulated host, and the agent's socket.
 
 use super::Host;
+use dom0_agent::build::Hypervisor;
 use dom0_agent::cli::agent::AgentClient;
 use dom0_agent::cli::dispatch;
 use dom0_agent::cli::reach::{Failure, Reach};
@@ -39,6 +40,10 @@ impl Reach for SimReach {
     }
 
     fn domains(&self) -> Result<&dyn DomainControl, Failure> {
+        Ok(self.xen()?)
+    }
+
+    fn hypervisor(&self) -> Result<&dyn Hypervisor, Failure> {
         Ok(self.xen()?)
     }
 

@@ -128,6 +128,7 @@ impl Host {
             run: root.path().join("run"),
             logs: root.path().join("logs"),
             userdata: root.path().join("userdata"),
+            dumps: root.path().join("dumps"),
         };
         let news = Arc::default();
         let events = Arc::default();
@@ -269,6 +270,12 @@ impl Host {
     fn heed(&self, item: &News) -> Result<(), AgentError> {
         match item {
             News::Started { .. } => Ok(()),
+            News::Dump { uuid } => {
+                if let Some(shared) = self.agent.by_uuid(*uuid) {
+                    self.agent.make_dump(&shared);
+                }
+                Ok(())
+            }
             News::Driver(DriverNews::Died { uuid, pid }) => self
                 .agent
                 .by_uuid(*uuid)
