@@ -1,4 +1,4 @@
-//! Dumps of ours hold what stock's hold, and a guest that crashes leaves one behind.
+//! Dumps of ours hold what stock's hold (PV), and a guest of either kind that crashes leaves one behind.
 
 use anyhow::{Result, ensure};
 use stack_tests::product::{self, XL};
@@ -46,7 +46,10 @@ fn a_dump_is_what_stock_writes_and_a_crash_leaves_one() -> Result<()> {
             let guest = Guest::bare("dumped", kind);
             product::create(host, &guest, "on_crash=\"coredump-restart\"\n")?;
             host.guest("dumped").wait_up()?;
-            compare(host)?;
+            // Of a PVH guest, stock tries every page number below 4 GiB one by one, which takes the lab minutes.
+            if kind == Kind::Pv {
+                compare(host)?;
+            }
             crash(host)?;
             host.ok(&[XL, "destroy", "dumped"])?;
             product::gone(host, "dumped")?;
