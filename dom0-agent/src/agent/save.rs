@@ -243,8 +243,8 @@ impl Agent {
         keeper: &dyn Keeper,
     ) -> Result<Summary, SaveError> {
         let xen = self.seams.xen.as_ref();
-        // A file that cannot be written is noticed before the guest is bothered.
         let waits = || keeper.waits();
+        // A file that cannot be written is noticed before the guest is bothered.
         let mut saver = Saver::begin(xen, subject, file, &waits)?;
         save::suspend::suspend(xen, self.seams.store.as_ref(), subject.domid, patience)?;
         let pages = saver.memory()?;

@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let _alone = alone(&options.state)?;
+    let _alone = alone(&options.state, OTHER_AGENT_TIMEOUT)?;
     let served = runtime.block_on(serve(options, passed));
     // What is underway ends with this process, as if it had been killed: its successor must not meet it.
     runtime.shutdown_background();
@@ -77,17 +77,17 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Takes the state directory for the life of this process. An agent that is ending has it still, for a moment.
-fn alone(state: &Path) -> anyhow::Result<Flock<File>> {
+fn alone(state: &Path, patience: Duration) -> anyhow::Result<Flock<File>> {
     fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
     let mut folder =
         File::open(state).with_context(|| format!("cannot open {}", state.display()))?;
-    let give_up = Instant::now() + OTHER_AGENT_TIMEOUT;
+    let give_up = Instant::now() + patience;
     loop {
         match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
             Err((back, Errno::EWOULDBLOCK)) if Instant::now() < give_up => folder = back,
             Err((_, Errno::EWOULDBLOCK)) => anyhow::bail!(
-                "another agent works on {}; stop it first, or name another directory with --state",
+                "another agent works on {}; stop it first, or give this one another `state` in its configuration file",
                 state.display()
             ),
             Err((_, error)) => {
@@ -189,5 +189,21 @@ async fn stopped() {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_by_the_directory_until_the_first_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let first = alone(&state, Duration::ZERO).unwrap();
+        let refused = alone(&state, Duration::ZERO).unwrap_err().to_string();
+        assert!(refused.contains(&state.display().to_string()), "{refused}");
+        drop(first);
+        alone(&state, Duration::ZERO).unwrap();
     }
 }

@@ -236,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn state_of_vcpus_that_the_domain_has_not_is_refused_by_number() {
+        let state = |vcpu| {
+            Record::Vcpu(VcpuRecord {
+                vcpu: VcpuId(vcpu),
+                part: VcpuPart::Basic,
+                state: vec![0; 8],
+            })
+        };
+        let mut collected = Collected::of(2);
+        collected.take(state(1)).unwrap();
+        let refused = collected.take(state(2)).unwrap_err().to_string();
+        assert!(refused.contains("vcpu 2"), "{refused}");
+        assert_eq!(collected.vcpus().len(), 1);
+    }
+
+    #[test]
     fn a_kind_of_guest_is_no_other() {
         let header = DomainHeader {
             kind: libxc::DomainKind::Pv,
