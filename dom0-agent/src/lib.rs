@@ -12,6 +12,7 @@ pub mod dump;
 pub mod format;
 pub mod image;
 pub mod layout;
+pub mod peer;
 pub mod restore;
 pub mod save;
 pub mod xenbus;

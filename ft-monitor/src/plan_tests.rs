@@ -37,6 +37,7 @@ fn only_a_failed_guest_is_restarted() {
         Verdict::Starting,
         Verdict::Healthy,
         Verdict::Ending,
+        Verdict::Leaving,
         Verdict::Suspect {
             since: Mono(0),
             why: Doubt::HeartbeatLate,

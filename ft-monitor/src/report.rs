@@ -126,6 +126,7 @@ fn word(verdict: &Verdict) -> &'static str {
         Verdict::Failed { .. } => "failed",
         Verdict::Stopped(_) => "stopped",
         Verdict::Ending => "ending",
+        Verdict::Leaving => "leaving",
     }
 }
 

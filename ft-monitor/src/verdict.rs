@@ -112,6 +112,8 @@ pub enum Verdict {
     Stopped(ShutdownReason),
     /// It is being taken apart.
     Ending,
+    /// It stands still, on its way to another host: nothing about it is a failure.
+    Leaving,
 }
 
 /// The other guests of the host that are watched in the same way.
@@ -194,6 +196,7 @@ pub fn verdict(evidence: &Evidence, policy: &Policy, around: Around, now: Mono) 
     match evidence.life {
         Life::Building => Verdict::Starting,
         Life::Dying => Verdict::Ending,
+        Life::Leaving => Verdict::Leaving,
         Life::Waiting { since } => Verdict::Failed {
             cause: Cause::NoDomain,
             since,
@@ -332,6 +335,7 @@ pub fn describe(verdict: &Verdict, policy: &Policy, now: Mono) -> String {
         Verdict::Starting => "starting".to_owned(),
         Verdict::Healthy => "healthy".to_owned(),
         Verdict::Ending => "being destroyed".to_owned(),
+        Verdict::Leaving => "being moved to another host".to_owned(),
         Verdict::Stopped(reason) => format!("stopped on purpose ({})", reason_word(*reason)),
         Verdict::Failed { cause, since } => {
             format!("failed: {cause}, {} ago", human(now.since(*since)))

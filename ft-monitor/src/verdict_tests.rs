@@ -51,6 +51,7 @@ fn what_the_agent_says_decides_before_anything_else() {
     for (life, expected) in [
         (Life::Building, Verdict::Starting),
         (Life::Dying, Verdict::Ending),
+        (Life::Leaving, Verdict::Leaving),
         (
             Life::Waiting { since: at },
             Verdict::Failed {

@@ -10,7 +10,7 @@
 
 use super::error::AgentError;
 use super::guest::{Dump, Guest, SharedGuest};
-use super::record::{ConsoleFacts, Record, Stage};
+use super::record::{Record, Stage};
 use super::request::build_request;
 use super::{Agent, News, handle, lock};
 use crate::build::{self, Built};
@@ -141,10 +141,7 @@ impl Agent {
         self.save(guest)?;
         let built = make(&guest.record.config)?;
         guest.record.domid = Some(built.domid);
-        guest.record.console = Some(ConsoleFacts {
-            port: built.console.port,
-            frame: built.console.frame,
-        });
+        guest.set_console(&built);
         self.save(guest)?;
         self.furnish(guest, &built)?;
         if !paused {
@@ -154,7 +151,7 @@ impl Agent {
         guest.record.stage = Stage::Running;
         self.save(guest)?;
         (self.outlets.news)(News::Started {
-            uuid: guest.record.uuid,
+            uuid: guest.record.key,
             domid: built.domid,
         });
         guest.started = Some(Instant::now());
@@ -163,7 +160,8 @@ impl Agent {
 
     /// Name and uuid must be free, among our guests and among everybody's domains.
     fn check_identity(&self, config: &DomainConfig) -> Result<(), AgentError> {
-        for guest in self.guests() {
+        let all = self.every_guest();
+        for guest in all.iter().map(|guest| lock(guest).public()) {
             if guest.uuid == handle(config.uuid) {
                 return Err(AgentError::UuidInUse {
                     uuid: config.uuid.to_string(),

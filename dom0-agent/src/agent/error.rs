@@ -1,5 +1,7 @@
 //! Why the agent could not do what was asked: the object, the cause and the way out, in one line.
 
+use super::migrate::MoveError;
+use super::receive::ArrivalError;
 use crate::build::BuildError;
 use crate::image::ImageError;
 use crate::restore::RestoreError;
@@ -68,6 +70,12 @@ pub enum AgentError {
     /// The guest could not be saved.
     #[error(transparent)]
     Save(#[from] SaveError),
+    /// The guest could not be moved.
+    #[error(transparent)]
+    Move(#[from] MoveError),
+    /// The guest did not arrive.
+    #[error(transparent)]
+    Arrival(#[from] ArrivalError),
     /// The guest could not be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -145,7 +153,10 @@ impl From<xen_host::xenstore::error::StoreError> for AgentError {
 impl AgentError {
     fn kind(&self) -> FailureKind {
         match self {
-            Self::NameInUse { .. } | Self::UuidInUse { .. } => FailureKind::Exists,
+            Self::NameInUse { .. }
+            | Self::UuidInUse { .. }
+            | Self::Arrival(ArrivalError::NameInUse { .. }) => FailureKind::Exists,
+            Self::Move(MoveError::Unknown { .. }) => FailureKind::Undefined,
             Self::NoDomain(_) | Self::NoGuest(_) => FailureKind::NoDomain,
             Self::NotYet { .. } => FailureKind::NotImplemented,
             Self::Invalid(_) | Self::ControlDomain(_) | Self::Foreign { .. } => {

@@ -32,7 +32,7 @@ impl Agent {
     pub(super) fn furnish(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
         let domid = built.domid;
         let spec = DriverSpec {
-            uuid: guest.record.uuid,
+            uuid: guest.record.key,
             domid,
             name: guest.record.config.name.clone(),
         };
@@ -47,7 +47,7 @@ impl Agent {
         });
 
         let mut tree = Tree::new(domid);
-        self.describe_domain(&mut tree, guest, built);
+        Self::describe_domain(&mut tree, guest, built);
         for spec in guest.record.config.disks.clone() {
             self.furnish_disk(guest, domid, &spec, &mut tree)?;
         }
@@ -74,22 +74,17 @@ impl Agent {
         self.write_userdata(guest)
     }
 
-    fn describe_domain(&self, tree: &mut Tree, guest: &Guest, built: &Built) {
+    fn describe_domain(tree: &mut Tree, guest: &Guest, built: &Built) {
         let config = &guest.record.config;
         let facts = domain::DomainFacts {
             domid: built.domid,
-            uuid: handle(guest.record.uuid),
-            name: &config.name,
+            vm: vm_facts(guest),
             kind: kind(config.kind),
             target_kib: config.memory.target_kib,
             static_max_kib: config.memory.max_kib,
             vcpus_online: config.cpu.online,
             vcpus_max: config.cpu.max,
             store: (built.store.frame, built.store.port),
-            start_time: start_time(),
-            kernel: config.boot.kernel.as_deref().unwrap_or(""),
-            ramdisk: config.boot.ramdisk.as_deref(),
-            cmdline: config.boot.cmdline.as_deref().unwrap_or(""),
         };
         domain::skeleton(tree, &facts);
     }
@@ -266,13 +261,26 @@ impl Agent {
             return Ok(());
         };
         let json = crate::format::json::userdata(&guest.record.config, &XlConf::default());
-        userdata::write(&self.dirs.userdata, domid, guest.record.uuid, &json).map_err(|source| {
-            AgentError::File {
+        userdata::write(&self.dirs.userdata, domid, guest.record.identity(), &json).map_err(
+            |source| AgentError::File {
                 what: "cannot write userdata in",
                 path: self.dirs.userdata.clone(),
                 source,
-            }
-        })
+            },
+        )
+    }
+}
+
+/// What goes by the guest's uuid.
+pub(super) fn vm_facts(guest: &Guest) -> domain::VmFacts<'_> {
+    let config = &guest.record.config;
+    domain::VmFacts {
+        uuid: handle(guest.record.identity()),
+        name: &config.name,
+        start_time: start_time(),
+        kernel: config.boot.kernel.as_deref().unwrap_or(""),
+        ramdisk: config.boot.ramdisk.as_deref(),
+        cmdline: config.boot.cmdline.as_deref().unwrap_or(""),
     }
 }
 

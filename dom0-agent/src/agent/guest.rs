@@ -2,7 +2,8 @@
 
 use super::drivers::{Driver, DriverSpec};
 use super::error::AgentError;
-use super::record::{Record, Stage};
+use super::record::{ConsoleFacts, Record, Stage};
+use crate::build::Built;
 use crate::config::disk::DiskSpec;
 use crate::config::domain::CarriedValue;
 use crate::config::protect::{Probe, ProtectClass, ProtectConfig};
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 use xen_abi::domain::ShutdownReason;
 
 /// A guest behind its lock.
@@ -154,16 +156,30 @@ impl Guest {
     #[must_use]
     pub fn driver_spec(&self) -> Option<DriverSpec> {
         Some(DriverSpec {
-            uuid: self.record.uuid,
+            uuid: self.record.key,
             domid: self.record.domid?,
             name: self.record.config.name.clone(),
         })
+    }
+
+    /// Takes over where a domain that was just built has its console.
+    pub fn set_console(&mut self, built: &Built) {
+        self.record.console = Some(ConsoleFacts {
+            port: built.console.port,
+            frame: built.console.frame,
+        });
     }
 
     /// Takes a driver into service. How long it lives counts from now.
     pub fn employ(&mut self, driver: Box<dyn Driver>) {
         self.driver = Some(driver);
         self.driver_since = Some(Instant::now());
+    }
+
+    /// Identity: what it is called by everybody else. Its record may have another key.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.record.config.uuid
     }
 
     /// Its state, for the API.
@@ -173,6 +189,7 @@ impl Guest {
             (Stage::Building, _) => wire::GuestState::Building,
             (Stage::Running | Stage::Saving, Some((reason, _))) => wire::GuestState::Down(reason),
             (Stage::Running | Stage::Saving, None) => wire::GuestState::Running,
+            (Stage::Leaving | Stage::HandedOver, _) => wire::GuestState::Leaving,
             (Stage::Waiting, _) => wire::GuestState::Waiting,
             (Stage::Dying, _) => wire::GuestState::Dying,
         }
@@ -240,7 +257,7 @@ impl Guest {
     #[must_use]
     pub fn public(&self) -> wire::Guest {
         wire::Guest {
-            uuid: super::handle(self.record.uuid),
+            uuid: super::handle(self.uuid()),
             name: self.record.config.name.clone(),
             domid: self.record.domid,
             state: self.state(),

@@ -278,7 +278,7 @@ impl Agent {
     /// The first driver that could not be replaced.
     pub fn replace_drivers(&self, only: Option<DomId>) -> Result<u32, AgentError> {
         let mut replaced = 0;
-        let all: Vec<SharedGuest> = self.table().values().cloned().collect();
+        let all = self.every_guest();
         for shared in all {
             let mut guest = lock(&shared);
             let running = guest.record.stage.is_up() && guest.record.domid.is_some();
@@ -295,7 +295,7 @@ impl Agent {
             guest.driver_deaths = 0;
             if let Err(error) = self.replace_driver(&mut guest) {
                 // A guest without a driver is nobody's wish: the daemon goes on trying.
-                let uuid = guest.record.uuid;
+                let uuid = guest.record.key;
                 (self.outlets.news)(News::Driver(DriverNews::Died { uuid, pid: 0 }));
                 return Err(error);
             }

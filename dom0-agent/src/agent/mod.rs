@@ -14,6 +14,7 @@
 //! | `create.rs` | builds a guest, undoes everything on any failure |
 //! | `restore.rs` | as `create.rs`, from a save file |
 //! | `save.rs` | writes a guest to a file; it is gone then, or runs on |
+//! | `migrate.rs`, `receive.rs` | the two ends of a move to another host |
 //! | `furnish.rs` | driver, media, taps, console and xenstore around a built domain |
 //! | `teardown.rs` | removes every trace of a guest; idempotent, the one way out |
 //! | `settle.rs` | devices: xenbus by level, driver replacement |
@@ -30,8 +31,10 @@ pub mod guest;
 pub mod heartbeats;
 pub mod hotplug;
 pub mod links;
+pub mod migrate;
 pub mod process;
 pub mod reap;
+pub mod receive;
 pub mod record;
 pub mod recover;
 pub mod request;
@@ -47,7 +50,7 @@ use error::AgentError;
 use guest::{Guest, SharedGuest};
 use links::Links;
 use parapet_wire::agent as wire;
-use record::{Record, Records};
+use record::{Arrival, Record, Records};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -119,6 +122,13 @@ impl std::fmt::Debug for Outlets {
     }
 }
 
+/// A guest in the table, and what of it never changes.
+#[derive(Debug)]
+struct Entry {
+    uuid: Uuid,
+    guest: SharedGuest,
+}
+
 /// The agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -129,7 +139,8 @@ pub struct Agent {
     drivers: Arc<dyn Drivers>,
     links: Arc<dyn Links>,
     outlets: Outlets,
-    table: Mutex<BTreeMap<Uuid, SharedGuest>>,
+    /// By key.
+    table: Mutex<BTreeMap<Uuid, Entry>>,
     /// Held between finding a name free and taking it.
     naming: Mutex<()>,
     /// Subscribers of events: while there is one, failed protected guests are theirs.
@@ -205,11 +216,20 @@ impl Agent {
         &self.seams
     }
 
-    /// All guests, for the API.
+    /// All guests, for the API: not those that may still arrive, nor what is left of one that was moved from this host to this host.
     #[must_use]
     pub fn guests(&self) -> Vec<wire::Guest> {
-        let all: Vec<SharedGuest> = self.table().values().cloned().collect();
-        all.iter().map(|guest| lock(guest).public()).collect()
+        let all = self.every_guest();
+        all.iter()
+            .filter_map(|shared| {
+                let guest = lock(shared);
+                let record = &guest.record;
+                let superseded =
+                    record.away.is_some() && self.has_namesake(record.key, record.config.uuid);
+                let expected = record.arrival == Some(Arrival::Expected);
+                (!superseded && !expected).then(|| guest.public())
+            })
+            .collect()
     }
 
     /// All guests, without waiting for any of them.
@@ -217,8 +237,8 @@ impl Agent {
     pub fn shared_guests(&self) -> Vec<(Uuid, SharedGuest)> {
         let table = self.table();
         table
-            .iter()
-            .map(|(uuid, guest)| (*uuid, Arc::clone(guest)))
+            .values()
+            .map(|entry| (entry.uuid, Arc::clone(&entry.guest)))
             .collect()
     }
 
@@ -230,30 +250,65 @@ impl Agent {
     /// The guest whose domain this is.
     #[must_use]
     pub fn by_domid(&self, domid: DomId) -> Option<SharedGuest> {
-        let all: Vec<SharedGuest> = self.table().values().cloned().collect();
+        let all = self.every_guest();
         all.into_iter()
             .find(|guest| lock(guest).record.domid == Some(domid))
     }
 
-    /// The guest of this uuid.
+    /// The guest of this uuid. While one is moved from this host to this host there are two, and the one that is the guest now is meant.
     #[must_use]
     pub fn by_uuid(&self, uuid: Uuid) -> Option<SharedGuest> {
-        self.table().get(&uuid).cloned()
+        let mut found: Vec<SharedGuest> = {
+            let table = self.table();
+            let same = table.values().filter(|entry| entry.uuid == uuid);
+            same.map(|entry| Arc::clone(&entry.guest)).collect()
+        };
+        if found.len() > 1 {
+            found.retain(|guest| lock(guest).record.is_the_guest());
+        }
+        found.pop()
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<Uuid, SharedGuest>> {
+    /// The guest whose record has this key.
+    #[must_use]
+    pub fn by_key(&self, key: Uuid) -> Option<SharedGuest> {
+        let table = self.table();
+        table.get(&key).map(|entry| Arc::clone(&entry.guest))
+    }
+
+    /// Whether the table has another guest of this uuid.
+    fn has_namesake(&self, key: Uuid, uuid: Uuid) -> bool {
+        let table = self.table();
+        table
+            .iter()
+            .any(|(other, entry)| *other != key && entry.uuid == uuid)
+    }
+
+    fn every_guest(&self) -> Vec<SharedGuest> {
+        let table = self.table();
+        table
+            .values()
+            .map(|entry| Arc::clone(&entry.guest))
+            .collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, record: Record) -> SharedGuest {
-        let uuid = record.uuid;
+        let (key, uuid) = (record.key, record.config.uuid);
         let guest = Arc::new(Mutex::new(Guest::new(record)));
-        self.table().insert(uuid, Arc::clone(&guest));
+        let entry = Entry {
+            uuid,
+            guest: Arc::clone(&guest),
+        };
+        self.table().insert(key, entry);
         guest
     }
 
-    fn forget(&self, uuid: Uuid) {
-        self.table().remove(&uuid);
+    fn forget(&self, key: Uuid) {
+        self.table().remove(&key);
     }
 
     fn save(&self, guest: &Guest) -> Result<(), AgentError> {

@@ -12,7 +12,7 @@
 //! What was begun and could not be finished (a removal, a restart, an adoption) is tried again here too.
 
 use super::error::AgentError;
-use super::guest::{Dump, Guest, SharedGuest};
+use super::guest::{Dump, Guest};
 use super::record::Stage;
 use super::{Agent, News, handle, lock};
 use crate::config::events::{EventActions, ShutdownAction};
@@ -63,7 +63,7 @@ impl Agent {
     /// As [`Agent::reap`].
     pub fn reap_at(&self, now: Instant) -> Result<Option<Instant>, AgentError> {
         let domains = self.seams.xen.domain_list(DomId(1))?;
-        let all: Vec<SharedGuest> = self.table().values().cloned().collect();
+        let all = self.every_guest();
         let mut again: Option<Instant> = None;
         for shared in all {
             let mut guest = match shared.try_lock() {
@@ -112,10 +112,9 @@ impl Agent {
             (None, Some(domid)) => self.seams.xen.domain_info(domid)?,
             (listed, _) => listed,
         };
-        let ours = handle(guest.record.uuid);
         let gone = info
             .as_ref()
-            .is_none_or(|info| info.dying || info.handle != ours);
+            .is_none_or(|info| info.dying || !guest.record.is_called(info.handle));
         let reason = info.and_then(|info| info.shutdown);
         let (decision, later) = decide(guest, gone, reason, self.is_heard(), now);
         Ok((dump_first(guest, decision), later))
@@ -130,7 +129,7 @@ impl Agent {
             Decision::Nothing => Ok(()),
             Decision::Report(reason) => {
                 self.tell(wire::Event::ShutDown {
-                    uuid: handle(guest.record.uuid),
+                    uuid: handle(guest.uuid()),
                     domid: guest.record.domid.unwrap_or(DomId::INVALID),
                     reason,
                 });
@@ -142,7 +141,7 @@ impl Agent {
             Decision::GoOn => self.go_on(&mut guest),
             Decision::Dump => {
                 guest.dump = Dump::Underway;
-                let uuid = guest.record.uuid;
+                let uuid = guest.record.key;
                 (self.outlets.news)(News::Dump { uuid });
                 Ok(())
             }
@@ -173,8 +172,12 @@ impl Agent {
         if guest.gone || guest.record.stage == Stage::Dying {
             return Err(unknown());
         }
-        // While it is saved its silence means nothing, and while it is dumped its memory is needed.
-        let busy = guest.record.stage == Stage::Saving || guest.dump == Dump::Underway;
+        // While it is saved or moved its silence means nothing, and while it is dumped its memory is needed.
+        let away = matches!(
+            guest.record.stage,
+            Stage::Saving | Stage::Leaving | Stage::HandedOver
+        );
+        let busy = away || guest.dump == Dump::Underway;
         if guest.record.domid != decided || busy {
             return Ok(None);
         }
@@ -212,7 +215,10 @@ fn decide(
         Stage::Waiting if protected => return waiting(guest, heard, now),
         Stage::Waiting => Some(Decision::Restart),
         // Whoever saves it finds out what became of it.
-        Stage::Building | Stage::Saving => Some(Decision::Nothing),
+        Stage::Building | Stage::Saving | Stage::Leaving => Some(Decision::Nothing),
+        // It suspended, and does not go on here by itself.
+        Stage::HandedOver if gone => Some(Decision::Forget),
+        Stage::HandedOver => Some(Decision::Nothing),
         Stage::Running if gone => Some(Decision::Forget),
         Stage::Running if guest.started.is_none() => Some(Decision::Adopt),
         Stage::Running => None,

@@ -1,6 +1,6 @@
 //! What is remembered about a guest on disk: enough for an agent that was killed anywhere to finish or undo.
 //!
-//! One JSON file per guest, `<state>/guests/<uuid>.json`, replaced by rename. It needs no fsync: it guards against the death of this process;
+//! One JSON file per guest, `<state>/guests/<key>.json`, replaced by rename. It needs no fsync: it guards against the death of this process;
 //! the guests themselves do not outlive the kernel it runs on.
 
 use crate::config::domain::DomainConfig;
@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
-use xen_abi::ids::{DomId, Port};
+use xen_abi::ids::{DomId, Handle, Port};
 
 /// Format of the file; a file of another version is refused, not guessed at.
 const VERSION: u32 = 1;
@@ -24,8 +24,12 @@ pub enum Stage {
     Building,
     /// Built and handed over: adopt it.
     Running,
-    /// Built, and being saved: let it run on, and adopt it.
+    /// Built, and being saved or moved away: let it run on, and adopt it.
     Saving,
+    /// It suspended to be moved, and its devices were let go: let it run on, and adopt it.
+    Leaving,
+    /// The other side was told that the guest is its own: it must not run here unless somebody knows that it does not run there.
+    HandedOver,
     /// Its domain is gone or being removed, and it is to come back by a restart.
     Waiting,
     /// To be removed for good: finish that.
@@ -38,7 +42,9 @@ impl Stage {
     pub const fn is_up(self) -> bool {
         match self {
             Self::Running | Self::Saving => true,
-            Self::Building | Self::Waiting | Self::Dying => false,
+            Self::Building | Self::Leaving | Self::HandedOver | Self::Waiting | Self::Dying => {
+                false
+            }
         }
     }
 }
@@ -47,8 +53,10 @@ impl Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// Identity.
-    pub uuid: Uuid,
+    /// Names the record, its driver and its journals, for as long as there is a record. The guest's uuid, but for a guest that was moved here:
+    /// while it arrives, the one that left may still be on this host.
+    #[serde(rename = "uuid")]
+    pub key: Uuid,
     /// Its configuration, with everything drawn that was left open (uuid, MAC addresses).
     pub config: DomainConfig,
     /// How far it is.
@@ -64,6 +72,25 @@ pub struct Record {
     /// It was asked to suspend by a save that is over: if it does, it is to run on.
     #[serde(default)]
     pub asked_to_suspend: bool,
+    /// It is being moved here.
+    #[serde(default)]
+    pub arrival: Option<Arrival>,
+    /// What its domain is called since another host was told that the guest is its own.
+    #[serde(default)]
+    pub away: Option<Uuid>,
+}
+
+/// How far a guest is that is being moved here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// It runs where it was: undo it.
+    Expected,
+    /// It is ours, and runs nowhere: give it its name and let it run.
+    Accepted {
+        /// It stays paused.
+        paused: bool,
+    },
 }
 
 /// Facts about the primary console.
@@ -81,7 +108,7 @@ impl Record {
     pub fn new(config: DomainConfig, unmanaged: bool) -> Self {
         Self {
             version: VERSION,
-            uuid: config.uuid,
+            key: config.uuid,
             config,
             stage: Stage::Building,
             domid: None,
@@ -89,7 +116,45 @@ impl Record {
             unmanaged,
             starts: 0,
             asked_to_suspend: false,
+            arrival: None,
+            away: None,
         }
+    }
+
+    /// A record for a guest that is about to be moved here, perhaps from this very host.
+    #[must_use]
+    pub fn arriving(config: DomainConfig, unmanaged: bool) -> Self {
+        Self {
+            key: Uuid::new_v4(),
+            arrival: Some(Arrival::Expected),
+            ..Self::new(config, unmanaged)
+        }
+    }
+
+    /// What the domain is called in Xen and xenstore: the guest's uuid, unless that means a copy elsewhere, which may be on this host too.
+    #[must_use]
+    pub fn identity(&self) -> Uuid {
+        match (self.arrival, self.away) {
+            (Some(Arrival::Expected), _) => self.key,
+            (_, Some(away)) => away,
+            (Some(Arrival::Accepted { .. }) | None, None) => self.config.uuid,
+        }
+    }
+
+    /// Whether this is what the guest's uuid means: not a copy that is still on its way, nor one that another took the place of.
+    #[must_use]
+    pub fn is_the_guest(&self) -> bool {
+        self.arrival != Some(Arrival::Expected) && self.away.is_none()
+    }
+
+    /// Whether a domain of this handle, of the id on record, is this guest's. Between two steps of a move it may have either name.
+    #[must_use]
+    pub fn is_called(&self, handle: Handle) -> bool {
+        let names = [Some(self.key), Some(self.config.uuid), self.away];
+        names
+            .iter()
+            .flatten()
+            .any(|name| handle.0 == *name.as_bytes())
     }
 }
 
@@ -110,8 +175,8 @@ impl Records {
         Ok(Self { directory })
     }
 
-    fn path(&self, uuid: Uuid) -> PathBuf {
-        self.directory.join(format!("{uuid}.json"))
+    fn path(&self, key: Uuid) -> PathBuf {
+        self.directory.join(format!("{key}.json"))
     }
 
     /// Writes a record, all or nothing.
@@ -119,7 +184,7 @@ impl Records {
     /// # Errors
     /// The disk is full, or worse.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        let path = self.path(record.uuid);
+        let path = self.path(record.key);
         let fresh = path.with_extension("new");
         fs::write(&fresh, serde_json::to_vec_pretty(record)?)?;
         fs::rename(&fresh, &path)
@@ -129,8 +194,8 @@ impl Records {
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn remove(&self, uuid: Uuid) -> io::Result<()> {
-        match fs::remove_file(self.path(uuid)) {
+    pub fn remove(&self, key: Uuid) -> io::Result<()> {
+        match fs::remove_file(self.path(key)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -159,7 +224,7 @@ impl Records {
                 }
             }
         }
-        records.sort_by_key(|record| record.uuid);
+        records.sort_by_key(|record| record.key);
         Ok(records)
     }
 }

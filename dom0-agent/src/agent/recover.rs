@@ -6,15 +6,18 @@
 //! | dying | any | removed for good |
 //! | waiting | none | waits for its restart |
 //! | running | there | adopted: devices as xenstore shows them, the living driver or a successor |
-//! | saving | there | runs on, then adopted |
-//! | running, saving | gone | somebody destroyed it: forgotten |
+//! | saving, leaving | there | runs on, then adopted |
+//! | handed over | there, suspended | waits for somebody who knows where the guest runs |
+//! | handed over | there, not suspended | it was taken back: adopted |
+//! | running, and accepted from another host | there | its arrival is finished |
+//! | running, saving, leaving, handed over | gone | somebody destroyed it: forgotten |
 
 use super::drivers::DriverSpec;
 use super::error::AgentError;
 use super::guest::{Console, Device, DeviceBody, Guest};
 use super::links::LinkSpec;
 use super::record::{Record, Stage};
-use super::{Agent, News, handle, lock};
+use super::{Agent, News, lock};
 use crate::config::vdev::vdev_number;
 use crate::layout::paths;
 use crate::xenbus::machine::{Phase, state};
@@ -40,9 +43,7 @@ impl Agent {
         for record in records {
             let name = record.config.name.clone();
             let alive = domains.iter().any(|info| {
-                Some(info.domid) == record.domid
-                    && info.handle == handle(record.uuid)
-                    && !info.dying
+                Some(info.domid) == record.domid && record.is_called(info.handle) && !info.dying
             });
             if let Err(error) = self.recover_one(record, alive) {
                 tracing::error!(name, %error, "guest not recovered");
@@ -60,21 +61,30 @@ impl Agent {
         match (stage, alive) {
             (Stage::Running, true) => {
                 tracing::info!(name, "guest adopted");
+                self.finish_arrival(&mut guest)?;
                 self.adopt(guest)
             }
-            (Stage::Saving, true) => {
-                tracing::warn!(name, "guest was being saved; it runs on");
+            (Stage::Saving | Stage::Leaving, true) => {
+                tracing::warn!(name, "guest was being saved or moved; it runs on");
+                self.end_log(&guest);
                 if let Err(error) = self.go_on(&mut guest) {
                     tracing::error!(name, %error, "it does not run on yet");
                 }
                 self.adopt(guest)
             }
+            (Stage::HandedOver, true) => self.recover_handed_over(guest),
             (Stage::Waiting | Stage::Building, _) if stage == Stage::Waiting || restarting => {
                 self.reach_devices(&mut guest);
                 self.take_down(&mut guest)
             }
             (
-                Stage::Waiting | Stage::Building | Stage::Dying | Stage::Running | Stage::Saving,
+                Stage::Waiting
+                | Stage::Building
+                | Stage::Dying
+                | Stage::Running
+                | Stage::Saving
+                | Stage::Leaving
+                | Stage::HandedOver,
                 _,
             ) => {
                 tracing::warn!(name, ?stage, "what is left of a guest is removed");
@@ -90,7 +100,7 @@ impl Agent {
             return;
         };
         let spec = DriverSpec {
-            uuid: guest.record.uuid,
+            uuid: guest.record.key,
             domid,
             name: guest.record.config.name.clone(),
         };
@@ -126,7 +136,7 @@ impl Agent {
         self.adopt_name(&mut guest, domid)?;
         self.adopt_devices(&mut guest, domid)?;
         let spec = DriverSpec {
-            uuid: guest.record.uuid,
+            uuid: guest.record.key,
             domid,
             name: guest.record.config.name.clone(),
         };
@@ -146,7 +156,7 @@ impl Agent {
             None => self.replace_driver(&mut guest),
         };
         taken_over.inspect_err(|_| guest.started = None)?;
-        let uuid = guest.record.uuid;
+        let uuid = guest.record.key;
         (self.outlets.news)(News::Started { uuid, domid });
         self.settle_guest(&mut guest)
     }

@@ -19,8 +19,9 @@ use super::{Agent, handle, lock};
 use crate::config::domain::DomainConfig;
 use crate::config::xlconf::XlConf;
 use crate::format::json;
+use crate::peer::Outgoing;
 use crate::save::limits::RESUME_ATTEMPTS;
-use crate::save::{self, Everything, Patience, SaveError, Saver, Subject};
+use crate::save::{self, Patience, SaveError, Saver, Subject};
 use parapet_wire::agent as wire;
 use std::fs::File;
 use xen_abi::domain::{DomainKind, ShutdownReason};
@@ -86,7 +87,8 @@ fn may_be_saved(guest: &Guest, domid: DomId) -> Result<(), AgentError> {
     match (guest.record.stage, guest.down) {
         (Stage::Running, None) => Ok(()),
         (Stage::Running, Some(_)) => busy("has shut down; there is nothing to save"),
-        (Stage::Saving, _) => busy("is being saved already"),
+        (Stage::Saving, _) => busy("is being saved or moved already"),
+        (Stage::Leaving | Stage::HandedOver, _) => busy("is being moved to another host"),
         (Stage::Building | Stage::Waiting | Stage::Dying, _) => {
             busy("does not run; there is nothing to save")
         }
@@ -116,12 +118,12 @@ impl Keeper for InPlace {
 }
 
 /// Lets the guest run on if whoever saves it ends early, by a panic as well.
-struct Saving<'a> {
-    agent: &'a Agent,
-    guest: &'a SharedGuest,
-    over: bool,
+pub(super) struct Saving<'a> {
+    pub(super) agent: &'a Agent,
+    pub(super) guest: &'a SharedGuest,
+    pub(super) over: bool,
     /// The guest may have taken the request to suspend.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 impl Drop for Saving<'_> {
@@ -155,7 +157,7 @@ impl Agent {
         Ok(json::saved(config, &XlConf::default()))
     }
 
-    fn guest_to_save(&self, domid: DomId) -> Result<SharedGuest, AgentError> {
+    pub(super) fn guest_to_save(&self, domid: DomId) -> Result<SharedGuest, AgentError> {
         if domid == DomId::DOM0 {
             return Err(AgentError::ControlDomain("saving it"));
         }
@@ -216,7 +218,11 @@ impl Agent {
         Ok(summary)
     }
 
-    fn begin_saving(&self, shared: &SharedGuest, domid: DomId) -> Result<Subject, AgentError> {
+    pub(super) fn begin_saving(
+        &self,
+        shared: &SharedGuest,
+        domid: DomId,
+    ) -> Result<Subject, AgentError> {
         let mut guest = lock(shared);
         may_be_saved(&guest, domid)?;
         guest.record.stage = Stage::Saving;
@@ -226,7 +232,7 @@ impl Agent {
         }
         // Nor is its silence from now on a failure to whoever watches it.
         self.tell(wire::Event::HeartbeatStopped {
-            uuid: handle(guest.record.uuid),
+            uuid: handle(guest.uuid()),
         });
         Ok(Subject {
             domid,
@@ -245,11 +251,12 @@ impl Agent {
         let xen = self.seams.xen.as_ref();
         let waits = || keeper.waits();
         // A file that cannot be written is noticed before the guest is bothered.
-        let mut saver = Saver::begin(xen, subject, file, &waits)?;
+        let out = Outgoing::patient(file, &waits);
+        let mut saver = Saver::begin(xen, subject, out, &waits)?;
         save::suspend::suspend(xen, self.seams.store.as_ref(), subject.domid, patience)?;
         let pages = saver.memory()?;
-        saver.rounds(&mut Everything::of(pages))?;
-        saver.finish()
+        saver.send(&pages)?;
+        saver.finish().map(|(summary, _)| summary)
     }
 
     /// After a save that kept the guest, or failed: it runs on, and nothing is left of the request to suspend.
@@ -276,6 +283,9 @@ impl Agent {
             }
         }
         // A record that says `Saving` is as good for the next agent while the guest does not run.
+        if awake.is_ok() {
+            self.serve_again(guest);
+        }
         // One that had suspended has answered the request, and one that had not seen it cannot any more: only a guest that took it may still suspend.
         guest.record.asked_to_suspend = awake? == Woken::MaySuspend && asked;
         self.save(guest)

@@ -199,7 +199,7 @@ impl Agent {
                 let read = self.read_keys(&front, &keys::disk_paths())?;
                 let mut order = keys::disk(key.1, &read).map_err(invalid)?;
                 order.resume = resume;
-                let journal = self.journal(guest.record.uuid, key.1)?;
+                let journal = self.journal(guest.record.key, key.1)?;
                 (OrderBody::ConnectDisk(order), vec![OwnedFd::from(journal)])
             }
             DeviceBody::Net { spec, queues, .. } => {
@@ -340,7 +340,7 @@ impl Agent {
             tracing::warn!(%domid, %error, "close disk");
         }
         let journal = self
-            .journal_dir(guest.record.uuid)
+            .journal_dir(guest.record.key)
             .join(format!("disk-{devid}"));
         let _ = std::fs::remove_file(journal);
     }
@@ -410,7 +410,7 @@ impl Agent {
             "driver replaced"
         );
         self.tell(wire::Event::DriverReplaced {
-            uuid: handle(guest.record.uuid),
+            uuid: handle(guest.uuid()),
             micros,
         });
         Ok(())

@@ -3,7 +3,7 @@
 
 use super::error::AgentError;
 use super::guest::{DeviceBody, Guest};
-use super::record::Stage;
+use super::record::{Arrival, Stage};
 use super::{Agent, handle, lock};
 use crate::device::userdata;
 use crate::layout::device::{CONSOLE_BACKEND, DISK_BACKEND, NET_BACKEND};
@@ -39,7 +39,7 @@ impl Agent {
     /// # Errors
     /// A hypervisor that does not let go, a tap or a file that cannot be removed.
     pub fn give_up(&self, mut guest: MutexGuard<'_, Guest>) -> Result<(), AgentError> {
-        let uuid = guest.record.uuid;
+        let (key, uuid) = (guest.record.key, guest.uuid());
         if guest.gone {
             return Ok(());
         }
@@ -51,15 +51,18 @@ impl Agent {
         }
         self.remove_all(&mut guest)?;
         self.records
-            .remove(uuid)
+            .remove(key)
             .map_err(|source| AgentError::File {
                 what: "cannot remove the record in",
                 path: self.dirs.state.clone(),
                 source,
             })?;
         guest.gone = true;
-        self.forget(uuid);
-        self.tell(wire::Event::Gone { uuid: handle(uuid) });
+        self.forget(key);
+        // A guest that was moved from this host to this host is not gone, nor was it ever here if it did not arrive.
+        if guest.record.arrival != Some(Arrival::Expected) && !self.has_namesake(key, uuid) {
+            self.tell(wire::Event::Gone { uuid: handle(uuid) });
+        }
         Ok(())
     }
 
@@ -73,12 +76,12 @@ impl Agent {
 
     /// Driver, links, domain, xenstore, files; in this order, since a domain cannot die while its pages are mapped.
     pub(super) fn remove_all(&self, guest: &mut Guest) -> Result<(), AgentError> {
-        let uuid = guest.record.uuid;
+        let key = guest.record.key;
         if guest.record.domid.is_none() {
-            guest.record.domid = self.find_by_uuid(uuid)?;
+            guest.record.domid = self.find_unfinished(guest)?;
         }
         let ours = match guest.record.domid {
-            Some(domid) => self.is_ours(domid, uuid)?,
+            Some(domid) => self.is_ours(domid, guest)?,
             None => false,
         };
         if let Some(domid) = guest.record.domid.filter(|_| ours) {
@@ -86,7 +89,7 @@ impl Agent {
         }
         match guest.driver.take() {
             Some(mut driver) => driver.kill(),
-            None => self.drivers.end(uuid).map_err(|error| AgentError::Driver {
+            None => self.drivers.end(key).map_err(|error| AgentError::Driver {
                 domid: guest.record.domid.unwrap_or(DomId::INVALID),
                 what: error.to_string(),
             })?,
@@ -95,21 +98,19 @@ impl Agent {
         guest.console = None;
         guest.started = None;
         if let Some(domid) = guest.record.domid {
+            let mut tree = Tree::new(domid);
             if ours {
                 self.destroy_domain(domid)?;
-                self.remove_nodes(domid, uuid)?;
-            } else {
-                let mut tree = Tree::new(domid);
-                tree.remove(&paths::vm(handle(uuid)));
-                self.commit_removal(tree)?;
-                self.remove_userdata(domid, uuid)?;
+                let _ = self.seams.store.release(domid);
+                nodes_of(&mut tree, domid);
             }
+            self.remove_names(guest, tree)?;
         }
         // Names of taps hang on the domain, so it is remembered until the last one is gone.
         left?;
         guest.record.domid = None;
         guest.record.console = None;
-        self.remove_journals(uuid);
+        self.remove_journals(key);
         Ok(())
     }
 
@@ -134,13 +135,14 @@ impl Agent {
     }
 
     /// False when Xen has given the number to another domain since: nothing of that one may be touched.
-    fn is_ours(&self, domid: DomId, uuid: Uuid) -> Result<bool, AgentError> {
+    fn is_ours(&self, domid: DomId, guest: &Guest) -> Result<bool, AgentError> {
         let info = self.seams.xen.domain_info(domid)?;
-        Ok(info.is_none_or(|info| info.handle == handle(uuid)))
+        Ok(info.is_none_or(|info| guest.record.is_called(info.handle)))
     }
 
-    fn find_by_uuid(&self, uuid: Uuid) -> Result<Option<DomId>, AgentError> {
-        let wanted = handle(uuid);
+    /// The domain of a guest whose record does not know it yet: somebody died between making it and saying so.
+    fn find_unfinished(&self, guest: &Guest) -> Result<Option<DomId>, AgentError> {
+        let wanted = handle(guest.record.identity());
         let all = self.seams.xen.domain_list(DomId(1))?;
         Ok(all
             .into_iter()
@@ -156,17 +158,29 @@ impl Agent {
         }
     }
 
-    fn remove_nodes(&self, domid: DomId, uuid: Uuid) -> Result<(), AgentError> {
-        let _ = self.seams.store.release(domid);
-        let mut tree = Tree::new(domid);
-        tree.remove(&paths::domain(domid));
-        tree.remove(&paths::vm(handle(uuid)));
-        tree.remove(&paths::libxl(domid));
-        for kind in [DISK_BACKEND, NET_BACKEND, CONSOLE_BACKEND] {
-            tree.remove(&paths::backends(kind, domid));
+    /// Removes what `tree` removes, and what goes by the guest's uuid. Of a guest that was moved from this host to this host, the copy that arrived has that.
+    fn remove_names(&self, guest: &Guest, mut tree: Tree) -> Result<(), AgentError> {
+        let record = &guest.record;
+        let domid = tree.guest();
+        let mut lives_on = self.has_namesake(record.key, record.config.uuid);
+        if record.away.is_some() {
+            // The copy may be another toolstack's.
+            let wanted = handle(record.config.uuid);
+            let all = self.seams.xen.domain_list(DomId(1))?;
+            lives_on |= all.iter().any(|info| info.handle == wanted);
+        }
+        let mut names = vec![record.key, record.identity(), record.config.uuid];
+        names.sort_unstable();
+        names.dedup();
+        for name in &names {
+            if *name != record.config.uuid || !lives_on {
+                tree.remove(&paths::vm(handle(*name)));
+            }
         }
         self.commit_removal(tree)?;
-        self.remove_userdata(domid, uuid)
+        names
+            .into_iter()
+            .try_for_each(|name| self.remove_userdata(domid, name))
     }
 
     fn remove_userdata(&self, domid: DomId, uuid: Uuid) -> Result<(), AgentError> {
@@ -228,8 +242,11 @@ impl Agent {
         for kind in STOCK_BACKENDS {
             tree.remove(&paths::backends(kind, domid));
         }
+        let _ = self.seams.store.release(domid);
+        tree.remove(&paths::vm(info.handle));
+        nodes_of(&mut tree, domid);
         self.commit_removal(tree)?;
-        self.remove_nodes(domid, uuid)
+        self.remove_userdata(domid, uuid)
     }
 
     /// Waits until the kernel's backends of a dead domain have closed, so that loop devices and taps are free again.
@@ -259,5 +276,14 @@ impl Agent {
                 }
             }
         }
+    }
+}
+
+/// Everything that xenstore has about a domain, but for what goes by its uuid.
+fn nodes_of(tree: &mut Tree, domid: DomId) {
+    tree.remove(&paths::domain(domid));
+    tree.remove(&paths::libxl(domid));
+    for kind in [DISK_BACKEND, NET_BACKEND, CONSOLE_BACKEND] {
+        tree.remove(&paths::backends(kind, domid));
     }
 }

@@ -54,7 +54,7 @@ impl AgentClient {
     /// The agent refused (its message, exit code 1 unless the caller maps it) or went away.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, AskError> {
         send(&mut self.stream, Kind::AgentRequest, request).map_err(|error| self.lost(&error))?;
-        self.answer()
+        self.answer(&mut |text| eprintln!("{text}"))
     }
 
     /// Sends the file that the agent asked for by [`Reply::SendFile`], and waits for the final reply.
@@ -62,15 +62,27 @@ impl AgentClient {
     /// # Errors
     /// As [`AgentClient::ask`].
     pub fn hand_over(&mut self, file: BorrowedFd<'_>) -> Result<Reply, AskError> {
-        xen_host::fdpass::send(&self.stream, &[], &[file])
-            .map_err(|error| AskError::Lost(error.to_string()))?;
-        self.answer()
+        self.lend(&[file], &mut |text| eprintln!("{text}"))
     }
 
-    fn answer(&mut self) -> Result<Reply, AskError> {
+    /// As [`AgentClient::hand_over`], with several files; `tell` is given what the agent says meanwhile.
+    ///
+    /// # Errors
+    /// As [`AgentClient::ask`].
+    pub fn lend(
+        &mut self,
+        files: &[BorrowedFd<'_>],
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Reply, AskError> {
+        xen_host::fdpass::send(&self.stream, &[], files)
+            .map_err(|error| AskError::Lost(error.to_string()))?;
+        self.answer(tell)
+    }
+
+    fn answer(&mut self, tell: &mut dyn FnMut(&str)) -> Result<Reply, AskError> {
         loop {
             match receive(&mut self.stream, Kind::AgentReply).map_err(|error| self.lost(&error))? {
-                Reply::Progress(text) => eprintln!("{text}"),
+                Reply::Progress(text) => tell(&text),
                 Reply::Failed(failure) => return Err(AskError::Refused(failure)),
                 reply => return Ok(reply),
             }

@@ -19,6 +19,7 @@ pub mod help;
 pub mod info;
 pub mod lifecycle;
 pub mod list;
+pub mod migrate;
 pub mod network;
 pub mod power;
 pub mod reach;

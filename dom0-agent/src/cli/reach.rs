@@ -5,6 +5,8 @@ use super::agent::AgentClient;
 use crate::build::Hypervisor;
 use std::cell::OnceCell;
 use std::fmt::Debug;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use xen_host::seam::{DomainControl, HostControl, Store};
@@ -44,6 +46,20 @@ pub trait Reach: Debug {
     fn agent(&self) -> Result<AgentClient, Failure>;
     /// Where libxl keeps userdata.
     fn userdata(&self) -> PathBuf;
+    /// What a command on another host reads from and writes to: standard input and output, past every buffer.
+    ///
+    /// # Errors
+    /// They are not there.
+    fn wire(&self) -> Result<Wire, Failure>;
+}
+
+/// See [`Reach::wire`].
+#[derive(Debug)]
+pub struct Wire {
+    /// From the other side.
+    pub input: File,
+    /// To the other side.
+    pub output: File,
 }
 
 /// Why a command failed, as it is printed, and its exit code.
@@ -149,5 +165,13 @@ impl Reach for RealHost {
 
     fn userdata(&self) -> PathBuf {
         PathBuf::from(crate::device::userdata::DIRECTORY)
+    }
+
+    fn wire(&self) -> Result<Wire, Failure> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+        Ok(Wire {
+            input: own(std::io::stdin().as_fd())?,
+            output: own(std::io::stdout().as_fd())?,
+        })
     }
 }

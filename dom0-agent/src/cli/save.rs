@@ -139,7 +139,7 @@ impl Target {
 }
 
 /// The configuration to stand in the file, as the agent takes it.
-fn other_config(call: &mut Call<'_>, path: &str) -> Result<String, Failure> {
+pub(super) fn other_config(call: &mut Call<'_>, path: &str) -> Result<String, Failure> {
     let source = config_file::source(path).map_err(|failure| Failure::new(failure.text))?;
     let conf = config_file::xl_conf(call)?;
     let loaded = config_file::guest(call, &conf, path, &source, &[])
@@ -170,7 +170,7 @@ fn begin_file(
 }
 
 /// Flags and length of a header, as stock prints them.
-fn info(header: &XlHeader) -> String {
+pub(super) fn info(header: &XlHeader) -> String {
     format!(
         "{:#x}/{:#x}/{}",
         header.mandatory_flags(),
@@ -246,7 +246,7 @@ fn open(call: &mut Call<'_>, path: &str) -> Result<(File, XlHeader), Failure> {
 }
 
 /// In stock's words where it has some.
-fn refusal(path: &str, error: &StreamError) -> String {
+pub(super) fn refusal(path: &str, error: &StreamError) -> String {
     match &error.problem {
         Problem::NotXl => {
             format!("{path}: File has wrong magic number - corrupt or for a different tool?")
@@ -263,7 +263,10 @@ fn given_config(call: &mut Call<'_>, path: &str) -> Result<DomainConfig, Failure
     parsed(call, path, &source)
 }
 
-fn saved_config(call: &mut Call<'_>, header: &XlHeader) -> Result<DomainConfig, Failure> {
+pub(super) fn saved_config(
+    call: &mut Call<'_>,
+    header: &XlHeader,
+) -> Result<DomainConfig, Failure> {
     if header.config.is_none() {
         return Err(Failure::new(config_file::missing().text));
     }

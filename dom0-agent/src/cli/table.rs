@@ -3,7 +3,8 @@
 use super::getopt::{Opt, flag, valued};
 use super::reach::Failure;
 use super::{
-    Call, block, console, create, domain, dump, help, info, lifecycle, list, network, power, save,
+    Call, block, console, create, domain, dump, help, info, lifecycle, list, migrate, network,
+    power, save,
 };
 
 /// What runs a command; answers its exit code.
@@ -273,7 +274,37 @@ pub static COMMANDS: &[Command] = &[
         "migrate",
         "[options] <Domain> <host>",
         "Migrate a domain to another host",
-    ),
+    )
+    .options(
+        &[
+            flag('e', ""),
+            valued('C', ""),
+            valued('s', ""),
+            flag('p', ""),
+            flag('D', ""),
+            flag('F', ""),
+            flag('d', "debug"),
+            flag('l', "live"),
+        ],
+        &[
+            (
+                "-C <config>",
+                "send this configuration instead of the guest's own",
+            ),
+            (
+                "-s <sshcommand>",
+                "reach the host by this instead of ssh; empty: <host> is a whole command",
+            ),
+            ("-e", "nobody acts when it stops there"),
+            ("-p", "leave it paused there"),
+            ("-D", "keep the domain id there; accepted"),
+            ("-F", "the receiver stays; accepted"),
+            ("--debug", "send memory twice, to be compared there"),
+            ("--live", "the default; accepted"),
+        ],
+    )
+    .takes(2)
+    .runs(migrate::migrate),
     command(
         "restore",
         "[options] [<ConfigFile>] <CheckpointFile>",
@@ -305,7 +336,24 @@ pub static COMMANDS: &[Command] = &[
         "migrate-receive",
         "- for internal use only",
         "Receive a migrated domain (internal)",
-    ),
+    )
+    .options(
+        &[
+            flag('F', ""),
+            flag('e', ""),
+            flag('d', ""),
+            flag('p', ""),
+            flag('r', ""),
+        ],
+        &[
+            ("-p", "leave it paused"),
+            ("-e", "nobody acts when it stops"),
+            ("-d", "show its configuration"),
+            ("-F", "accepted"),
+            ("-r", "checkpoints; not there yet"),
+        ],
+    )
+    .runs(migrate::receive),
     command("dump-core", "<Domain> <filename>", "Core dump a domain")
         .takes(2)
         .runs(dump::dump_core),

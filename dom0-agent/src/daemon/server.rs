@@ -5,6 +5,7 @@ use super::transfer::Transfer;
 use crate::agent::create::CreateOptions;
 use crate::agent::error::AgentError;
 use crate::agent::lock;
+use crate::agent::migrate::Whereabouts;
 use crate::agent::record::Stage;
 use anyhow::Context;
 use parapet_wire::agent::{Cost, Create, Event, Failure, FailureKind, Reply, Request};
@@ -17,6 +18,7 @@ use std::time::Instant;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, broadcast};
 use uuid::Uuid;
+use xen_abi::ids::{DomId, Handle};
 
 /// Clients served at the same time; more wait.
 const MAX_CLIENTS: usize = 256;
@@ -218,18 +220,7 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
                 return Ok(Reply::Created { domid, cost });
             }
         }
-        Request::GiveUp { uuid, domid, why } => {
-            let uuid = Uuid::from_bytes(uuid.0);
-            let shared = agent
-                .by_uuid(uuid)
-                .ok_or_else(|| AgentError::NoGuest(uuid.to_string()))?;
-            let guest = lock(&shared);
-            // While it is saved its silence means nothing.
-            if guest.record.domid == domid && guest.record.stage != Stage::Saving {
-                tracing::warn!(%uuid, why, "given up");
-                agent.give_up(guest)?;
-            }
-        }
+        Request::GiveUp { uuid, domid, why } => give_up(shared, uuid, domid, &why)?,
         Request::Protect {
             uuid,
             protection,
@@ -241,11 +232,49 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
             let count = agent.replace_drivers(domid)?;
             return Ok(Reply::Status(format!("{{\"replaced\": {count}}}")));
         }
+        Request::SettleMove { domid, here } => {
+            let whereabouts = if here {
+                Whereabouts::Here
+            } else {
+                Whereabouts::There
+            };
+            agent.settle_move(domid, whereabouts)?;
+        }
         Request::Status => return Ok(Reply::Status(status(shared))),
         // Dealt with before: these take the whole connection. There is nothing to keep outside of one.
-        Request::Subscribe | Request::Save(_) | Request::Restore(_) | Request::Keep => {}
+        Request::Subscribe
+        | Request::Save(_)
+        | Request::Restore(_)
+        | Request::Migrate(_)
+        | Request::Receive(_)
+        | Request::Keep => {}
     }
     Ok(Reply::Done)
+}
+
+/// Forgets a guest if its domain is still the one that this was decided about.
+fn give_up(
+    shared: &Shared,
+    uuid: Handle,
+    domid: Option<DomId>,
+    why: &str,
+) -> Result<(), AgentError> {
+    let uuid = Uuid::from_bytes(uuid.0);
+    let found = shared
+        .agent
+        .by_uuid(uuid)
+        .ok_or_else(|| AgentError::NoGuest(uuid.to_string()))?;
+    let guest = lock(&found);
+    // While it is saved or moved its silence means nothing.
+    let away = matches!(
+        guest.record.stage,
+        Stage::Saving | Stage::Leaving | Stage::HandedOver
+    );
+    if guest.record.domid == domid && !away {
+        tracing::warn!(%uuid, why, "given up");
+        shared.agent.give_up(guest)?;
+    }
+    Ok(())
 }
 
 fn create(shared: &Shared, create: &Create) -> Result<Reply, AgentError> {

@@ -1,4 +1,4 @@
-//! Requests that come with a file: it is opened by the client, with the client's rights, and its descriptor follows the request.
+//! Requests that come with a file or a connection: it is opened by the client, with the client's rights, and its descriptors follow the request.
 //!
 //! ```text
 //!   client                     agent
@@ -10,15 +10,18 @@
 //!     │ ◀── Done ─────────────── │
 //! ```
 //!
+//! A move is the same with two descriptors, any number of `Progress` on the way, and no `Keep`: whether the guest is let go is between the two hosts.
+//!
 //! The file's bytes never travel over the socket. The connection is a plain blocking one from the request on, and ends with the answer.
 
 use super::Shared;
 use super::server::{json, measured};
 use crate::agent::create::CreateOptions;
 use crate::agent::error::AgentError;
+use crate::agent::migrate::{Connection, Escort, MoveOptions};
 use crate::agent::save::{AfterSave, Keeper, SaveOptions};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use parapet_wire::agent::{self as wire, Create, Reply, Request, Save};
+use parapet_wire::agent::{self as wire, Create, Migrate, Reply, Request, Save};
 use parapet_wire::frame::{FrameError, Kind, receive, send};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -34,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) enum Transfer {
     Save(Save),
     Restore(Create),
+    Migrate(Migrate),
+    Receive(Create),
 }
 
 impl Transfer {
@@ -42,6 +47,8 @@ impl Transfer {
         match request {
             Request::Save(save) => Ok(Self::Save(save)),
             Request::Restore(create) => Ok(Self::Restore(create)),
+            Request::Migrate(migrate) => Ok(Self::Migrate(migrate)),
+            Request::Receive(create) => Ok(Self::Receive(create)),
             other => Err(other),
         }
     }
@@ -70,6 +77,8 @@ fn act(shared: &Shared, stream: &mut UnixStream, transfer: Transfer) -> Result<R
     match transfer {
         Transfer::Save(save) => self::save(shared, stream, &save),
         Transfer::Restore(create) => restore(shared, stream, &create),
+        Transfer::Migrate(migrate) => self::migrate(shared, stream, &migrate),
+        Transfer::Receive(create) => receive_guest(shared, stream, &create),
     }
 }
 
@@ -79,7 +88,7 @@ fn save(shared: &Shared, stream: &mut UnixStream, save: &Save) -> Result<Reply, 
         None => None,
     };
     let config = shared.agent.saved_config(save.domid, instead.as_ref())?;
-    let file = file(stream, config)?;
+    let [file] = files(stream, config)?;
     let after = match save.after {
         wire::AfterSave::Destroy => AfterSave::Destroy,
         wire::AfterSave::Resume => AfterSave::Resume,
@@ -96,16 +105,21 @@ fn save(shared: &Shared, stream: &mut UnixStream, save: &Save) -> Result<Reply, 
 /// A client that waits for its save file.
 struct Client<'a>(&'a mut UnixStream);
 
+/// Whether the client is still there.
+fn is_there(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+    match poll(&mut polled, PollTimeout::ZERO) {
+        Ok(_) => !polled[0]
+            .revents()
+            .is_some_and(|seen| seen.intersects(gone)),
+        Err(_) => true,
+    }
+}
+
 impl Keeper for Client<'_> {
     fn waits(&self) -> bool {
-        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
-        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
-        match poll(&mut polled, PollTimeout::ZERO) {
-            Ok(_) => !polled[0]
-                .revents()
-                .is_some_and(|seen| seen.intersects(gone)),
-            Err(_) => true,
-        }
+        is_there(self.0)
     }
 
     fn keep(&mut self) -> bool {
@@ -117,7 +131,7 @@ impl Keeper for Client<'_> {
 
 fn restore(shared: &Shared, stream: &mut UnixStream, create: &Create) -> Result<Reply, AgentError> {
     let config = json("configuration", &create.config)?;
-    let file = file(stream, String::new())?;
+    let [file] = files(stream, String::new())?;
     let options = CreateOptions {
         paused: create.paused,
         unmanaged: create.unmanaged,
@@ -127,8 +141,76 @@ fn restore(shared: &Shared, stream: &mut UnixStream, create: &Create) -> Result<
     Ok(Reply::Created { domid, cost })
 }
 
-/// Asks for the client's file.
-fn file(stream: &mut UnixStream, config: String) -> Result<File, AgentError> {
+/// A client that watches a move.
+struct Watcher<'a>(&'a UnixStream);
+
+impl Escort for Watcher<'_> {
+    fn waits(&self) -> bool {
+        is_there(self.0)
+    }
+
+    fn tell(&self, line: String) {
+        // Whoever does not listen is noticed by `waits`.
+        let _ = send(&mut &*self.0, Kind::AgentReply, &Reply::Progress(line));
+    }
+}
+
+fn migrate(
+    shared: &Shared,
+    stream: &mut UnixStream,
+    migrate: &Migrate,
+) -> Result<Reply, AgentError> {
+    let instead = match &migrate.config {
+        Some(text) => Some(json("configuration", text)?),
+        None => None,
+    };
+    let config = shared.agent.saved_config(migrate.domid, instead.as_ref())?;
+    let [to, from] = files(stream, config)?;
+    let mut options = MoveOptions {
+        live: migrate.live,
+        verify: migrate.verify,
+        ..MoveOptions::default()
+    };
+    if let Some(most) = migrate.max_downtime_ms {
+        options.max_downtime = Duration::from_millis(most);
+    }
+    let connection = Connection { to, from };
+    let moved = shared
+        .agent
+        .move_guest(migrate.domid, &options, connection, &Watcher(stream))?;
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Ok(Reply::Moved(wire::Moved {
+        total_micros: micros(moved.total),
+        pause_micros: micros(moved.pause),
+        suspend_micros: micros(moved.suspending),
+        rounds: moved.rounds,
+        bytes: moved.bytes,
+    }))
+}
+
+fn receive_guest(
+    shared: &Shared,
+    stream: &mut UnixStream,
+    create: &Create,
+) -> Result<Reply, AgentError> {
+    let config = json("configuration", &create.config)?;
+    let [input, output] = files(stream, String::new())?;
+    let options = CreateOptions {
+        paused: create.paused,
+        unmanaged: create.unmanaged,
+    };
+    let escort = Watcher(stream);
+    let (domid, cost) = measured(|| {
+        shared
+            .agent
+            .receive_guest(config, options, input, output, &escort)
+    });
+    let domid = domid?;
+    Ok(Reply::Created { domid, cost })
+}
+
+/// Asks for the client's files.
+fn files<const N: usize>(stream: &mut UnixStream, config: String) -> Result<[File; N], AgentError> {
     let none = |why: String| AgentError::Invalid(format!("the client sent no file: {why}"));
     send(stream, Kind::AgentReply, &Reply::SendFile { config })
         .map_err(|error| none(error.to_string()))?;
@@ -137,8 +219,8 @@ fn file(stream: &mut UnixStream, config: String) -> Result<File, AgentError> {
         .map_err(|error| none(error.to_string()))?;
     let message = fdpass::receive(stream).map_err(|error| none(error.to_string()))?;
     let fds = message.map(|message| message.fds).unwrap_or_default();
-    match <[_; 1]>::try_from(fds) {
-        Ok([fd]) => Ok(File::from(fd)),
+    match <[_; N]>::try_from(fds) {
+        Ok(fds) => Ok(fds.map(File::from)),
         Err(fds) => Err(none(format!("{} descriptors came", fds.len()))),
     }
 }

@@ -38,7 +38,7 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
                 tokio::spawn(replace(shared.clone(), uuid, pid));
             }
             News::Dump { uuid } => {
-                let Some(guest) = shared.agent.by_uuid(uuid) else {
+                let Some(guest) = shared.agent.by_key(uuid) else {
                     continue;
                 };
                 let agent = std::sync::Arc::clone(&shared.agent);
@@ -50,7 +50,7 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
                 });
             }
             News::Driver(DriverNews::Fault { uuid, fault }) => {
-                let Some(guest) = shared.agent.by_uuid(uuid) else {
+                let Some(guest) = shared.agent.by_key(uuid) else {
                     continue;
                 };
                 let agent = std::sync::Arc::clone(&shared.agent);
@@ -65,7 +65,7 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
 }
 
 async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
-    if let Some(guest) = shared.agent.by_uuid(uuid) {
+    if let Some(guest) = shared.agent.by_key(uuid) {
         let agent = std::sync::Arc::clone(&shared.agent);
         let pause = tokio::task::spawn_blocking(move || agent.driver_pause(&guest)).await;
         let pause = pause.unwrap_or_default();
@@ -76,7 +76,7 @@ async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
     }
     let mut pause = RETRY_FIRST;
     for _ in 0..RETRIES {
-        let Some(guest) = shared.agent.by_uuid(uuid) else {
+        let Some(guest) = shared.agent.by_key(uuid) else {
             return;
         };
         let agent = std::sync::Arc::clone(&shared.agent);
@@ -156,7 +156,7 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
         }
     };
     while any(&nodes).await {
-        let Some(guest) = shared.agent.by_uuid(uuid) else {
+        let Some(guest) = shared.agent.by_key(uuid) else {
             return;
         };
         if !still(&guest, domid) {

@@ -101,8 +101,9 @@ impl<'a> Source<'a> {
     /// Writes every page that is there, from where the file stands.
     fn write_pages(&self, file: &File) -> Result<Vec<Frames>, DumpError> {
         let mut written = Vec::new();
-        for window in self.pages.windows(MAP_WINDOW_PAGES) {
-            let mut there: Vec<Frames> = window
+        for batch in self.pages.batches(MAP_WINDOW_PAGES) {
+            let mut there: Vec<Frames> = batch
+                .into_iter()
                 .filter_map(|pfn| {
                     let frame = self.p2m.as_ref().map_or(Some(pfn), |p2m| p2m.mfn(pfn))?;
                     Some(Frames { pfn, frame })

@@ -9,10 +9,8 @@ use xen_abi::ids::{DomId, Handle, Port};
 pub struct DomainFacts<'a> {
     /// Domain id.
     pub domid: DomId,
-    /// Uuid.
-    pub uuid: Handle,
-    /// Name.
-    pub name: &'a str,
+    /// What goes by its uuid.
+    pub vm: VmFacts<'a>,
     /// Kind.
     pub kind: DomainKind,
     /// Memory now, in KiB.
@@ -25,9 +23,18 @@ pub struct DomainFacts<'a> {
     pub vcpus_max: u32,
     /// Xenstore page (mfn for PV, gfn otherwise) and port.
     pub store: (u64, Port),
+}
+
+/// Facts that stand under `/vm/<uuid>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmFacts<'a> {
+    /// Uuid.
+    pub uuid: Handle,
+    /// Name.
+    pub name: &'a str,
     /// When it was created, in seconds since the epoch with hundredths.
     pub start_time: String,
-    /// Kernel, for `/vm/<uuid>/image`.
+    /// Kernel.
     pub kernel: &'a str,
     /// Initial ramdisk.
     pub ramdisk: Option<&'a str>,
@@ -54,30 +61,18 @@ const GUEST_OWNED: [&str; 12] = [
 /// Adds the domain's nodes. What was left under the same domid by somebody else is removed first.
 pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
     let root = paths::domain(facts.domid);
-    let vm = paths::vm(facts.uuid);
+    let vm = paths::vm(facts.vm.uuid);
     let libxl = paths::libxl(facts.domid);
     for stale in [&root, &vm, &libxl] {
         tree.remove(stale);
     }
     tree.directory(&root, Mode::GuestReads);
-    tree.directory(&vm, Mode::GuestReads);
     tree.directory(&libxl, Mode::Private);
     tree.directory(&format!("{libxl}/device"), Mode::Private);
     tree.value(format!("{libxl}/type"), facts.kind.as_str());
     tree.value(format!("{libxl}/dm-version"), "qemu_xen");
 
-    tree.value(format!("{vm}/uuid"), facts.uuid.to_string());
-    tree.value(format!("{vm}/name"), facts.name);
-    tree.value(format!("{vm}/start_time"), facts.start_time.as_str());
-    tree.value(format!("{vm}/image/ostype"), "linux");
-    tree.value(format!("{vm}/image/kernel"), facts.kernel);
-    if let Some(ramdisk) = facts.ramdisk {
-        tree.value(format!("{vm}/image/ramdisk"), ramdisk);
-    }
-    tree.value(format!("{vm}/image/cmdline"), facts.cmdline);
-
-    tree.value(format!("{root}/vm"), vm.as_str());
-    tree.value(format!("{root}/name"), facts.name);
+    named(tree, &facts.vm);
     for directory in ["cpu", "memory", "device", "control"] {
         tree.directory(&format!("{root}/{directory}"), Mode::GuestReads);
     }
@@ -112,4 +107,28 @@ pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
         };
         tree.value(format!("{root}/cpu/{vcpu}/availability"), state);
     }
+}
+
+/// Adds what goes by the guest's uuid, and where it is.
+fn named(tree: &mut Tree, facts: &VmFacts<'_>) {
+    let root = paths::domain(tree.guest());
+    let vm = paths::vm(facts.uuid);
+    tree.directory(&vm, Mode::GuestReads);
+    tree.value(format!("{vm}/uuid"), facts.uuid.to_string());
+    tree.value(format!("{vm}/name"), facts.name);
+    tree.value(format!("{vm}/start_time"), facts.start_time.as_str());
+    tree.value(format!("{vm}/image/ostype"), "linux");
+    tree.value(format!("{vm}/image/kernel"), facts.kernel);
+    if let Some(ramdisk) = facts.ramdisk {
+        tree.value(format!("{vm}/image/ramdisk"), ramdisk);
+    }
+    tree.value(format!("{vm}/image/cmdline"), facts.cmdline);
+    tree.value(format!("{root}/vm"), vm.as_str());
+    tree.value(format!("{root}/name"), facts.name);
+}
+
+/// Gives a domain that is there another name and uuid.
+pub fn renamed(tree: &mut Tree, facts: &VmFacts<'_>) {
+    tree.remove(&paths::vm(facts.uuid));
+    named(tree, facts);
 }

@@ -75,6 +75,12 @@ impl Tree {
         }
     }
 
+    /// Whose nodes they are.
+    #[must_use]
+    pub const fn guest(&self) -> DomId {
+        self.guest
+    }
+
     /// A directory with its own permissions.
     pub fn directory(&mut self, path: &str, mode: Mode) {
         self.ops.push(StoreOp::Mkdir(path.to_owned()));

@@ -1,7 +1,7 @@
 //! One domain's image on its way out: headers, what never changes, rounds of pages, the rest, the end.
 //!
 //! ```text
-//!   begin ──▶ Static ──memory──▶ where pages are ──rounds──▶ Pages ──finish──▶ complete
+//!   begin ──▶ Static ──memory──▶ where pages are ──send, send ...──▶ Pages ──finish──▶ complete
 //! ```
 //!
 //! The order is the stream writer's to enforce. PVH: CPU policy, pages, clock, vcpus and devices, parameters. PV: width, CPU policy, where
@@ -10,9 +10,10 @@
 use super::error::{SaveError, Step};
 use super::pages::Sender;
 use super::pv::PvState;
-use super::rounds::{PageSet, PageSource};
+use super::rounds::PageSet;
 use super::{policy, pv, pvh};
 use crate::build::Hypervisor;
+use crate::peer::Outgoing;
 use std::fs::File;
 use std::io::ErrorKind;
 use xen_abi::domain::DomainKind;
@@ -35,9 +36,10 @@ pub struct Subject {
 pub struct Saver<'a> {
     pub(super) host: &'a dyn Hypervisor,
     pub(super) subject: Subject,
-    pub(super) writer: Writer<File>,
+    pub(super) writer: Writer<Outgoing<'a>>,
     /// What a PV guest says of its memory, once that was read.
     pv: Option<PvState>,
+    all: PageSet,
     /// Whether the image is still wanted.
     pub(super) waits: &'a dyn Fn() -> bool,
 }
@@ -58,10 +60,10 @@ impl<'a> Saver<'a> {
     pub fn begin(
         host: &'a dyn Hypervisor,
         subject: Subject,
-        file: File,
+        out: Outgoing<'a>,
         waits: &'a dyn Fn() -> bool,
     ) -> Result<Self, SaveError> {
-        let mut writer = Writer::new(file, Layer::Libxl, Mode::Plain);
+        let mut writer = Writer::new(out, Layer::Libxl, Mode::Plain);
         let version = host.version();
         writer.stream()?;
         let pv = subject.kind == DomainKind::Pv;
@@ -79,6 +81,7 @@ impl<'a> Saver<'a> {
             subject,
             writer,
             pv: None,
+            all: PageSet::default(),
             waits,
         };
         if pv {
@@ -111,44 +114,59 @@ impl<'a> Saver<'a> {
     /// # Errors
     /// The file refuses, Xen does, or the guest does not say where its memory is.
     pub fn memory(&mut self) -> Result<PageSet, SaveError> {
-        if self.subject.kind != DomainKind::Pv {
-            return Ok(pvh::pages(self.subject.max_memory_kib));
-        }
-        let state = pv::read(self)?;
-        let pages = PageSet::of(std::iter::once(0..state.p2m.pages()));
-        self.pv = Some(state);
+        let pages = if self.subject.kind == DomainKind::Pv {
+            let state = pv::read(self)?;
+            let pages = PageSet::of(std::iter::once(0..state.p2m.pages()));
+            self.pv = Some(state);
+            pages
+        } else {
+            pvh::pages(self.subject.max_memory_kib)
+        };
+        self.all.clone_from(&pages);
         Ok(pages)
     }
 
-    /// Writes every round that `source` has.
+    /// Writes those of `pages` that are there.
     ///
     /// # Errors
     /// The file refuses, or Xen does.
-    pub fn rounds(&mut self, source: &mut dyn PageSource) -> Result<(), SaveError> {
-        while let Some(set) = source.next_round()? {
-            let sender = Sender {
-                host: self.host,
-                domid: self.subject.domid,
-                p2m: self.pv.as_ref().map(|state| &state.p2m),
-                waits: self.waits,
-            };
-            sender.send(&mut self.writer, &set)?;
-        }
-        Ok(())
+    pub fn send(&mut self, pages: &PageSet) -> Result<(), SaveError> {
+        let sender = Sender {
+            host: self.host,
+            domid: self.subject.domid,
+            p2m: self.pv.as_ref().map(|state| &state.p2m),
+            waits: self.waits,
+        };
+        sender.send(&mut self.writer, pages)
+    }
+
+    /// Every page the guest may have; nothing before [`Saver::memory`].
+    #[must_use]
+    pub fn everything(&self) -> PageSet {
+        self.all.clone()
+    }
+
+    /// Writes that pages which follow are there already, to be compared.
+    ///
+    /// # Errors
+    /// The file refuses.
+    pub fn verify(&mut self) -> Result<(), SaveError> {
+        Ok(self.writer.record(&Record::Verify)?)
     }
 
     /// Writes what is not memory, and the end; the file is complete and on its medium then.
     ///
     /// # Errors
     /// The file refuses, or Xen does.
-    pub fn finish(mut self) -> Result<Summary, SaveError> {
+    pub fn finish(mut self) -> Result<(Summary, Outgoing<'a>), SaveError> {
         self.tail()?;
         self.writer.record(&Record::End)?;
         self.writer.outer(&libxl::Record::End)?;
         self.writer.flush()?;
         let summary = self.writer.summary();
-        durable(&self.writer.into_sink())?;
-        Ok(summary)
+        let out = self.writer.into_sink();
+        durable(out.file())?;
+        Ok((summary, out))
     }
 
     fn tail(&mut self) -> Result<(), SaveError> {

@@ -19,6 +19,18 @@ pub const MAX_PV_PAGES: u64 = 1 << 32;
 pub const PV_PAGES_FACTOR: u64 = 4;
 /// And so many pages more: 16 GiB.
 pub const PV_PAGES_SLACK: u64 = 1 << 22;
+/// How long a guest that is moved live should stand still at most for the sake of its memory, unless somebody says otherwise.
+pub const MAX_DOWNTIME: Duration = Duration::from_millis(100);
+/// Most rounds in which memory is sent while the guest runs.
+pub const MAX_ROUNDS: u32 = 30;
+/// How many times a guest's memory may go over while it runs.
+pub const MAX_VOLUME_FACTOR: u64 = 3;
+/// Rounds in a row that leave hardly fewer dirty pages than the best before, after which the guest is suspended.
+pub const STALE_ROUNDS: u32 = 3;
+/// Hardly fewer: at least so many per cent of the best before.
+pub const PROGRESS_PERCENT: u32 = 90;
+/// So few pages are sent at once whatever the rate, and tell nothing about it.
+pub const FEW_PAGES: u64 = 64;
 /// Pages of one record.
 pub const RECORD_PAGES: usize = xen_stream::limits::BATCH_PAGES;
 

@@ -8,14 +8,18 @@
 //!   CPU policy        rounds.rs: which pages go next
 //! ```
 //!
+//! A guest that is moved live runs until most of its memory is on the other side: `live.rs` does the rounds, `precopy.rs` says when they are over.
+//!
 //! Nothing here decides what becomes of the guest: see [`crate::agent::save`]. A saver only reads the domain, and whoever drops
 //! one half-way has changed nothing. Contents of a PVH guest's pages go from the mapped guest to the file by `writev`.
 
 pub mod error;
 pub mod image;
 pub mod limits;
+pub mod live;
 pub mod p2m;
 pub mod policy;
+pub mod precopy;
 pub mod rounds;
 pub mod suspend;
 
@@ -25,5 +29,5 @@ mod pvh;
 
 pub use error::SaveError;
 pub use image::{Saver, Subject};
-pub use rounds::{Everything, PageSet, PageSource};
+pub use rounds::PageSet;
 pub use suspend::{Patience, SuspendError};

@@ -1,7 +1,7 @@
 //! Pages on their way out: which are there, what they are, and their contents.
 //!
 //! ```text
-//!   set ─▶ window (64 MiB) ─▶ frames ─▶ types ─▶ those that are there, mapped at once ─▶ records of 1024 pages
+//!   set ─▶ batch (64 MiB) ─▶ frames ─▶ types ─▶ those that are there, mapped at once ─▶ records of 1024 pages
 //!                                                     no page table among them: one writev of the mapping
 //!                                                     PV page tables: a private copy with page numbers in them
 //! ```
@@ -11,10 +11,8 @@ use super::limits::{MAP_WINDOW_PAGES, RECORD_PAGES};
 use super::p2m::P2m;
 use super::rounds::PageSet;
 use crate::build::Hypervisor;
-use std::fs::File;
+use crate::peer::Outgoing;
 use std::io::IoSlice;
-use std::ops::Range;
-use std::os::fd::AsFd;
 use xen_abi::ids::{DomId, PAGE_SIZE};
 use xen_host::region::SharedRegion;
 use xen_stream::Writer;
@@ -36,12 +34,16 @@ type There = (PageEntry, u64);
 
 impl Sender<'_> {
     /// Sends every page of `set` that is there.
-    pub(super) fn send(self, writer: &mut Writer<File>, set: &PageSet) -> Result<(), SaveError> {
-        for window in set.windows(MAP_WINDOW_PAGES) {
+    pub(super) fn send(
+        self,
+        writer: &mut Writer<Outgoing<'_>>,
+        set: &PageSet,
+    ) -> Result<(), SaveError> {
+        for batch in set.batches(MAP_WINDOW_PAGES) {
             if !(self.waits)() {
                 return Err(SaveError::Unwanted);
             }
-            let there = self.those_there(window)?;
+            let there = self.those_there(batch)?;
             if there.is_empty() {
                 continue;
             }
@@ -62,11 +64,14 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// The pages of a window that have contents. Holes are left out: what never came is not there on the other side either.
-    fn those_there(self, window: Range<u64>) -> Result<Vec<There>, SaveError> {
+    /// Those of the pages that have contents. Holes are left out: what never came is not there on the other side either.
+    fn those_there(self, batch: Vec<u64>) -> Result<Vec<There>, SaveError> {
         let (pfns, frames): (Vec<u64>, Vec<u64>) = match self.p2m {
-            None => window.map(|pfn| (pfn, pfn)).unzip(),
-            Some(p2m) => window.filter_map(|pfn| Some((pfn, p2m.mfn(pfn)?))).unzip(),
+            None => (batch.clone(), batch),
+            Some(p2m) => batch
+                .into_iter()
+                .filter_map(|pfn| Some((pfn, p2m.mfn(pfn)?)))
+                .unzip(),
         };
         if frames.is_empty() {
             return Ok(Vec::new());
@@ -96,7 +101,7 @@ impl Sender<'_> {
     /// Writes a record with page tables in it, from a private copy.
     fn write_normalised(
         self,
-        writer: &mut Writer<File>,
+        writer: &mut Writer<Outgoing<'_>>,
         entries: &[PageEntry],
         region: &SharedRegion,
         offset: usize,
@@ -116,15 +121,15 @@ impl Sender<'_> {
 
 /// Writes a record whose contents stand one behind the other in `region`, from `offset` on.
 fn write_mapped(
-    writer: &mut Writer<File>,
+    writer: &mut Writer<Outgoing<'_>>,
     entries: &[PageEntry],
     region: &SharedRegion,
     offset: usize,
 ) -> Result<(), SaveError> {
     let bytes = entries.len() * PAGE_SIZE;
-    writer.pages_with(entries, |file, head, from| {
+    writer.pages_with(entries, |out, head, from| {
         let done = usize::try_from(from).unwrap_or(bytes).min(bytes);
-        region.write_out(file.as_fd(), head, offset + done, bytes - done)
+        out.write_region(head, region, offset + done, bytes - done)
     })?;
     Ok(())
 }

@@ -1,14 +1,16 @@
-//! Which pages go next: sets of page numbers, one for each round.
+//! Which pages go next: sets of page numbers, one for each round. Pure.
 //!
 //! ```text
-//!   Everything:   all ─▶ done                                  a guest that is suspended
-//!   (live)        all ─▶ dirty ─▶ dirty ... ─▶ suspended, dirty ─▶ done
+//!   a guest that is suspended:   all ─▶ done
+//!   a guest that runs:           all ─▶ dirty ─▶ dirty ... ─▶ suspended, dirty ─▶ done       live.rs
 //! ```
 //!
-//! Pure, but for what a live source will ask Xen. A set says what may have to go; what is not there when its turn comes is left out.
+//! A set says what may have to go; what is not there when its turn comes is left out.
 
-use super::error::SaveError;
 use std::ops::Range;
+
+/// Pages of one word of a bitmap.
+const WORD_PAGES: u64 = 64;
 
 /// Page numbers, as ascending ranges that do not touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +35,27 @@ impl PageSet {
         Self(merged)
     }
 
+    /// Those of `all` whose bit is set: one bit each, the first in the lowest bit of the first word.
+    #[must_use]
+    pub fn marked(words: &[u64], all: &Self) -> Self {
+        let mut marked = Vec::new();
+        for range in &all.0 {
+            let mut at = range.start;
+            while let Some(start) = next(words, at, range.end, true) {
+                let end = next(words, start, range.end, false).unwrap_or(range.end);
+                marked.push(start..end);
+                at = end;
+            }
+        }
+        Self(marked)
+    }
+
+    /// All pages of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self::of(self.0.into_iter().chain(other.0))
+    }
+
     /// How many pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
@@ -52,47 +75,37 @@ impl PageSet {
         self.0.last().map_or(0, |range| range.end)
     }
 
-    /// Its pages in order, at most `most` at a time; a part never spans a gap.
-    pub fn windows(&self, most: usize) -> impl Iterator<Item = Range<u64>> + '_ {
-        let most = (most as u64).max(1);
-        self.0.iter().flat_map(move |range| {
-            (range.start..range.end)
-                .step_by(usize::try_from(most).unwrap_or(usize::MAX))
-                .map(move |start| start..range.end.min(start + most))
+    /// Its pages in order, `most` at a time.
+    pub fn batches(&self, most: usize) -> impl Iterator<Item = Vec<u64>> + '_ {
+        let mut rest = self.0.iter().cloned().flatten().peekable();
+        std::iter::from_fn(move || {
+            rest.peek()?;
+            Some(rest.by_ref().take(most.max(1)).collect())
         })
     }
 }
 
-/// Yields the rounds.
-pub trait PageSource {
-    /// The next set, or `None` when all is sent.
-    ///
-    /// # Errors
-    /// Xen does not say which pages are dirty.
-    fn next_round(&mut self) -> Result<Option<PageSet>, SaveError>;
-}
-
-/// One round with everything: for a guest that does not run meanwhile.
-#[derive(Debug)]
-pub struct Everything(Option<PageSet>);
-
-impl Everything {
-    /// All of `pages`.
-    #[must_use]
-    pub const fn of(pages: PageSet) -> Self {
-        Self(Some(pages))
+/// The first page in `from..end` whose bit is `set`. Bits beyond the bitmap are not set.
+fn next(words: &[u64], from: u64, end: u64, set: bool) -> Option<u64> {
+    let mut at = from;
+    while at < end {
+        let word = usize::try_from(at / WORD_PAGES).ok()?;
+        let word = words.get(word).copied().unwrap_or(0);
+        let word = if set { word } else { !word };
+        let bits = word >> (at % WORD_PAGES);
+        if bits != 0 {
+            let found = at + u64::from(bits.trailing_zeros());
+            return (found < end).then_some(found);
+        }
+        at = (at / WORD_PAGES + 1) * WORD_PAGES;
     }
-}
-
-impl PageSource for Everything {
-    fn next_round(&mut self) -> Result<Option<PageSet>, SaveError> {
-        Ok(self.0.take())
-    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn ranges_merge_and_gaps_stay() {
@@ -104,16 +117,32 @@ mod tests {
     }
 
     #[test]
-    fn windows_cover_everything_once_and_span_no_gap() {
-        let set = PageSet::of([0..5, 7..9]);
-        let windows: Vec<_> = set.windows(2).collect();
-        assert_eq!(windows, [0..2, 2..4, 4..5, 7..9]);
+    fn batches_cover_everything_once_and_are_full_but_for_the_last() {
+        let set = PageSet::of([0..3, 7..9]);
+        let batches: Vec<_> = set.batches(2).collect();
+        assert_eq!(batches, [vec![0, 1], vec![2, 7], vec![8]]);
+        assert_eq!(PageSet::default().batches(2).count(), 0);
     }
 
-    #[test]
-    fn everything_is_one_round() {
-        let mut source = Everything::of(PageSet::of([0..1, 2..3]));
-        assert_eq!(source.next_round().unwrap().unwrap().pages(), 2);
-        assert!(source.next_round().unwrap().is_none());
+    proptest! {
+        #[test]
+        fn marked_pages_are_those_with_a_bit(
+            words in prop::collection::vec(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()], 0..6),
+            from in 0u64..200,
+            gap in 1u64..100,
+            len in 0u64..300,
+        ) {
+            let all = PageSet::of([from..from + len, from + len + gap..500]);
+            let bit = |pfn: u64| {
+                let word = words.get(usize::try_from(pfn / 64).unwrap()).copied().unwrap_or(0);
+                word >> (pfn % 64) & 1 == 1
+            };
+            let wanted: Vec<u64> = (0..600).filter(|pfn| all.contains(*pfn) && bit(*pfn)).collect();
+            let marked = PageSet::marked(&words, &all);
+            let found: Vec<u64> = marked.batches(1000).flatten().collect();
+            prop_assert_eq!(&found, &wanted);
+            prop_assert_eq!(marked.clone().and(all.clone()), all);
+            prop_assert!(marked.0.windows(2).all(|pair| pair[0].end < pair[1].start));
+        }
     }
 }

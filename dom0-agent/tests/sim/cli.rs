@@ -7,6 +7,7 @@ use xen_abi::ids::DomId;
 use xen_sim::GuestSpec;
 
 mod absent;
+mod migrate;
 mod save;
 
 #[test]

@@ -27,6 +27,7 @@ mod dump;
 mod exhaust;
 mod heartbeats;
 mod input;
+mod migrate;
 mod recover;
 mod save;
 mod save_client;

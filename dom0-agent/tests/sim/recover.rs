@@ -82,7 +82,7 @@ fn a_domain_of_somebody_else_is_never_touched() {
         let mut record = Record::new(config, false);
         record.stage = stage;
         record.domid = Some(stranger.domid());
-        let path = host.dirs.state.join(format!("guests/{}.json", record.uuid));
+        let path = host.dirs.state.join(format!("guests/{}.json", record.key));
         std::fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
         host.next_agent();
         host.tend();

@@ -139,7 +139,7 @@ fn a_saved_guest_is_a_whole_file_and_gone() {
 
 /// Everything that a guest must find again.
 #[derive(Debug, PartialEq)]
-struct Facts {
+pub struct Facts {
     memory: Vec<(u64, Vec<u8>)>,
     registers: Option<Vec<u8>>,
     params: Vec<u64>,
@@ -147,7 +147,7 @@ struct Facts {
     policy: xen_host::seam::CpuPolicy,
 }
 
-fn facts(host: &Host, domid: DomId) -> Facts {
+pub fn facts(host: &Host, domid: DomId) -> Facts {
     let world = &host.world;
     let shared: Vec<u64> = [STORE_PFN, CONSOLE_PFN, IOREQ_PFN, BUFIOREQ_PFN]
         .map(|index| world.hvm_param(domid, index))

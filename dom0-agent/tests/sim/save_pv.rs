@@ -97,7 +97,7 @@ fn parts() -> [(VcpuPart, u8); 3] {
     ]
 }
 
-fn running() -> Host {
+pub fn running() -> Host {
     let mut host = Host::new();
     let config = config_of(&host, "pv");
     host.start(config);

@@ -91,6 +91,7 @@ fn state_word(state: GuestState) -> String {
         GuestState::Down(reason) => format!("down ({})", reason_word(reason)),
         GuestState::Waiting => "waiting".to_owned(),
         GuestState::Dying => "dying".to_owned(),
+        GuestState::Leaving => "leaving".to_owned(),
     }
 }
 

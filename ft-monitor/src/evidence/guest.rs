@@ -25,6 +25,8 @@ pub enum Life {
     },
     /// Being destroyed.
     Dying,
+    /// Suspended, on its way to another host.
+    Leaving,
 }
 
 impl Life {
@@ -35,6 +37,7 @@ impl Life {
             (GuestState::Building, _) => Life::Building,
             (GuestState::Running, _) => Life::Running,
             (GuestState::Dying, _) => Life::Dying,
+            (GuestState::Leaving, _) => Life::Leaving,
             (GuestState::Down(told), Life::Down { reason, at }) if told == reason => {
                 Life::Down { reason, at }
             }

@@ -215,7 +215,7 @@ impl Monitor {
         };
         let outcome = match (open.deed, tracked.evidence.life) {
             // Still being worked on, perhaps for this very intent.
-            (_, Life::Building | Life::Dying) => return,
+            (_, Life::Building | Life::Dying | Life::Leaving) => return,
             (Deed::Restart, _)
                 if tracked.evidence.domid.is_some() && tracked.evidence.domid != open.domid =>
             {

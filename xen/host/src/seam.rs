@@ -159,6 +159,14 @@ pub trait DomainControl: Debug + Send + Sync {
     fn domain_cpu_policy(&self, domid: DomId) -> Result<CpuPolicy>;
     /// Replaces the CPU policy; after `max_vcpus`, before a vcpu runs.
     fn set_cpu_policy(&self, domid: DomId, policy: &CpuPolicy) -> Result<()>;
+    /// From now on Xen notes which pages the guest writes; all count as clean. Refused with `EOPNOTSUPP` or `EINVAL` for a PV guest where Xen has no
+    /// shadow paging.
+    fn log_dirty_on(&self, domid: DomId) -> Result<()>;
+    /// Ends that. No error if it was not begun.
+    fn log_dirty_off(&self, domid: DomId) -> Result<()>;
+    /// The pages below `end` that were written since the last answer, which count as clean again: one bit each, the first in the lowest bit of the
+    /// first word. `last`: the guest is stopped, and pages that Xen itself writes to are named too.
+    fn dirty_pages(&self, domid: DomId, end: u64, last: bool) -> Result<Vec<u64>>;
     /// Port in `domid`, unbound, for `remote` to bind (`EVTCHNOP_alloc_unbound`).
     fn alloc_unbound(&self, domid: DomId, remote: DomId) -> Result<Port>;
 }

@@ -339,6 +339,20 @@ impl DomainControl for SimHost {
         })
     }
 
+    fn log_dirty_on(&self, domid: DomId) -> Result<()> {
+        self.on("shadow_op", domid, |state| state.log_dirty_on(domid))
+    }
+
+    fn log_dirty_off(&self, domid: DomId) -> Result<()> {
+        self.on("shadow_op", domid, |state| state.log_dirty_off(domid))
+    }
+
+    fn dirty_pages(&self, domid: DomId, end: u64, last: bool) -> Result<Vec<u64>> {
+        self.on("shadow_op", domid, |state| {
+            state.dirty_pages(domid, end, last)
+        })
+    }
+
     fn alloc_unbound(&self, domid: DomId, remote: DomId) -> Result<Port> {
         self.on("evtchn_alloc_unbound", domid, |state| {
             state.alloc_unbound(domid, remote)

@@ -104,6 +104,47 @@ pub enum Request {
     Restore(Create),
     /// The answer to [`Reply::Written`]: the file is where it belongs. Without it the guest runs on.
     Keep,
+    /// Moves a guest over a connection of the client's. Last request of its connection; see [`Reply::SendFile`].
+    Migrate(Migrate),
+    /// Makes a guest that is moved here over a connection of the client's. Last request of its connection; see [`Reply::SendFile`].
+    Receive(Create),
+    /// Says where a guest runs that was given to another host, which then did not answer.
+    SettleMove {
+        /// Which guest.
+        domid: DomId,
+        /// It does not run there and never will: it goes on here. Otherwise what is left of it here goes.
+        here: bool,
+    },
+}
+
+/// See [`Request::Migrate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrate {
+    /// Which guest.
+    pub domid: DomId,
+    /// The agent's `DomainConfig` as JSON, to go with it instead of the guest's own.
+    pub config: Option<String>,
+    /// It runs while its memory goes, if the host can do that.
+    pub live: bool,
+    /// Its memory goes a second time, to be compared there.
+    pub verify: bool,
+    /// How long it should stand still at most for the sake of its memory, in milliseconds; `None`: the agent's default.
+    pub max_downtime_ms: Option<u64>,
+}
+
+/// How a move went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// From the first byte to the other side's word that the guest runs, in microseconds.
+    pub total_micros: u64,
+    /// From asking the guest to suspend to that word: it stood still for at most this long.
+    pub pause_micros: u64,
+    /// Of that, until it had suspended.
+    pub suspend_micros: u64,
+    /// Rounds in which memory went, the last one included.
+    pub rounds: u32,
+    /// Bytes of the stream.
+    pub bytes: u64,
 }
 
 /// See [`Request::Save`].
@@ -169,13 +210,16 @@ pub enum Reply {
     /// It did not.
     Failed(Failure),
     /// To `Save` and `Restore`: the client sends the descriptor of its file, as one message of `xen_host::fdpass`, standing where the libxl stream
-    /// begins. Then comes `Written` or `Created`, or a failure.
+    /// begins. Then comes `Written` or `Created`, or a failure. To `Migrate` and `Receive`: two descriptors, to the other side and from it (`Receive`:
+    /// from it and to it); then comes any number of `Progress`, and `Moved` or `Created`, or a failure.
     SendFile {
-        /// To `Save`: the guest's configuration as libxl's JSON, for the file's header.
+        /// To `Save` and `Migrate`: the guest's configuration as libxl's JSON, for the file's header.
         config: String,
     },
     /// To `Save`, once the file is complete and on its medium: the client puts it where it belongs and says [`Request::Keep`]. Then the final reply comes.
     Written,
+    /// To `Migrate`.
+    Moved(Moved),
 }
 
 /// Work one operation cost; carries over to hardware, unlike time in the lab.
@@ -222,6 +266,8 @@ pub enum FailureKind {
     NotPermitted,
     /// Not there yet (4).
     NotImplemented,
+    /// Nobody knows what became of it (3).
+    Undefined,
 }
 
 impl FailureKind {
@@ -229,7 +275,7 @@ impl FailureKind {
     #[must_use]
     pub fn create_exit_code(self) -> u8 {
         match self {
-            Self::Failed | Self::NoMemory | Self::Exists => 3,
+            Self::Failed | Self::NoMemory | Self::Exists | Self::Undefined => 3,
             Self::NotImplemented => 4,
             Self::Invalid => 6,
             Self::GuestTimedOut => 8,
@@ -299,6 +345,8 @@ pub enum GuestState {
     Waiting,
     /// Being destroyed.
     Dying,
+    /// Suspended, on its way to another host.
+    Leaving,
 }
 
 /// A heartbeat that was seen.

@@ -4,10 +4,10 @@ use super::Host;
 use dom0_agent::build::Hypervisor;
 use dom0_agent::cli::agent::AgentClient;
 use dom0_agent::cli::dispatch;
-use dom0_agent::cli::reach::{Failure, Reach};
+use dom0_agent::cli::reach::{Failure, Reach, Wire};
 use dom0_agent::daemon::{Shared, server};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use xen_abi::ids::DomId;
 use xen_host::seam::{DomainControl, HostControl, Store};
 use xen_sim::SimHost;
@@ -26,6 +26,8 @@ pub struct SimReach {
     pub xen: Result<SimHost, Failure>,
     pub socket: PathBuf,
     pub userdata: PathBuf,
+    /// Standard input and output of the one command that wants them.
+    pub wire: Mutex<Option<Wire>>,
 }
 
 impl SimReach {
@@ -61,6 +63,12 @@ impl Reach for SimReach {
 
     fn userdata(&self) -> PathBuf {
         self.userdata.clone()
+    }
+
+    fn wire(&self) -> Result<Wire, Failure> {
+        let none = || Failure::new("this test has no line");
+        let wire = self.wire.lock().unwrap().take();
+        wire.ok_or_else(none)
     }
 }
 
@@ -110,6 +118,7 @@ impl Desk {
             xen: Ok(self.host.world.host("xl")),
             socket: self.host.file("agent.sock"),
             userdata: self.host.dirs.userdata.clone(),
+            wire: Mutex::default(),
         }
     }
 

@@ -217,7 +217,7 @@ impl Host {
 
     pub fn uuid(&self, domid: DomId) -> Uuid {
         let shared = self.agent.by_domid(domid).unwrap();
-        dom0_agent::agent::lock(&shared).record.uuid
+        dom0_agent::agent::lock(&shared).record.key
     }
 
     /// Events since the last call.
@@ -271,18 +271,18 @@ impl Host {
         match item {
             News::Started { .. } => Ok(()),
             News::Dump { uuid } => {
-                if let Some(shared) = self.agent.by_uuid(*uuid) {
+                if let Some(shared) = self.agent.by_key(*uuid) {
                     self.agent.make_dump(&shared);
                 }
                 Ok(())
             }
             News::Driver(DriverNews::Died { uuid, pid }) => self
                 .agent
-                .by_uuid(*uuid)
+                .by_key(*uuid)
                 .map_or(Ok(()), |shared| self.agent.driver_died(&shared, *pid)),
             News::Driver(DriverNews::Fault { uuid, fault }) => self
                 .agent
-                .by_uuid(*uuid)
+                .by_key(*uuid)
                 .map_or(Ok(()), |shared| self.agent.device_fault(&shared, fault)),
         }
     }

@@ -4,6 +4,7 @@ pub mod desk;
 mod driver;
 pub mod faults;
 mod host;
+pub mod line;
 mod machine;
 mod plain;
 pub mod reflex;

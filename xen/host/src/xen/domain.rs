@@ -378,6 +378,18 @@ impl DomainControl for Xen {
         self.replace_policy(domid, policy)
     }
 
+    fn log_dirty_on(&self, domid: DomId) -> Result<()> {
+        self.start_log(domid)
+    }
+
+    fn log_dirty_off(&self, domid: DomId) -> Result<()> {
+        self.end_log(domid)
+    }
+
+    fn dirty_pages(&self, domid: DomId, end: u64, last: bool) -> Result<Vec<u64>> {
+        self.read_log(domid, end, last)
+    }
+
     fn alloc_unbound(&self, domid: DomId, remote: DomId) -> Result<Port> {
         let argument = event::AllocUnbound {
             dom: domid.0,

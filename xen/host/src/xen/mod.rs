@@ -13,6 +13,7 @@
 //! they only travel: into a hypercall buffer, through the call, and out again.
 
 mod buffers;
+mod dirty;
 mod domain;
 mod foreign;
 mod host;

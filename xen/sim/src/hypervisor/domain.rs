@@ -71,6 +71,8 @@ pub(crate) struct Domain {
     pub(crate) pinned: BTreeSet<u64>,
     pub(crate) triggers: Vec<(Trigger, VcpuId)>,
     pub(crate) cpu_time_ns: u64,
+    /// While the dirty log is on.
+    pub(crate) dirty_log: Option<super::dirty::DirtyLog>,
 }
 
 impl Domain {
@@ -118,6 +120,7 @@ impl Domain {
             pinned: BTreeSet::new(),
             triggers: Vec::new(),
             cpu_time_ns: 0,
+            dirty_log: None,
         }
     }
 

@@ -12,6 +12,7 @@
 //! Every function answers with the errno Xen 4.20 gives. What differs per release (the next-id answer of `getdomaininfo`, the
 //! wildcard of `createdomain`) is in [`release`]. Nothing here knows about faults or processes.
 
+pub(crate) mod dirty;
 pub(crate) mod domain;
 pub(crate) mod host;
 pub(crate) mod hvm;

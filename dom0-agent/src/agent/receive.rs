@@ -1,0 +1,261 @@
+//! Takes a guest that is moved here: the receiver's end of stock's handshake.
+//!
+//! ```text
+//!   check ─▶ record(Expected) ─▶ domain from the stream, paused ─▶ devices ─▶ "ready" ─▶ "it is yours" ─▶ record(Accepted) ─▶ name, unpause ─▶ "it runs"
+//!                   └───────────────────── any failure: teardown, and the guest runs on where it was ──┘       └─ any failure: teardown, "it does not"
+//! ```
+//!
+//! While it is expected the guest has a name and a uuid of its own here: the one that is still running may be on this very host. It becomes the guest
+//! with the record that says `Accepted`, which is written when the other side has given it up: an agent that is killed before that leaves a copy
+//! that the next one removes, and after it one that the next one lets run. Source of the handshake: Xen `tools/xl/xl_migrate.c`.
+
+use super::create::{CreateOptions, check, draw_what_is_open};
+use super::error::AgentError;
+use super::furnish::vm_facts;
+use super::guest::{Guest, SharedGuest};
+use super::migrate::Escort;
+use super::record::{Arrival, Record, Stage};
+use super::request::build_request;
+use super::{Agent, News, handle, lock};
+use crate::config::domain::DomainConfig;
+use crate::device::userdata;
+use crate::layout::{Tree, domain, paths};
+use crate::peer::Incoming;
+use crate::restore;
+use parapet_wire::agent as wire;
+use std::fs::File;
+use std::io::Write;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+use xen_abi::ids::DomId;
+use xen_host::seam::StoreExt;
+use xen_stream::handshake::{self, HandshakeError, Message, Status};
+
+/// What a guest is called until it is ours, as with stock.
+pub const INCOMING_SUFFIX: &str = "--incoming";
+/// Longest time for the other side to give the guest up once it is ready here.
+const GO_PATIENCE: Duration = Duration::from_secs(120);
+/// What stock's sender is told of a guest that cannot be run here: libxl's `ERROR_FAIL`.
+const RC_FAIL: i8 = -3;
+
+/// Why a guest did not arrive. It runs where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ArrivalError {
+    /// The other side did not give it up.
+    #[error("the guest did not become ours: {0}")]
+    Kept(HandshakeError),
+    /// The other side cannot be told.
+    #[error("cannot answer the other side: {0}")]
+    Answer(std::io::Error),
+    /// Somebody destroyed it here meanwhile.
+    #[error("what had arrived of the guest was destroyed meanwhile")]
+    Destroyed,
+    /// Its name belongs to another guest here.
+    #[error(
+        "a domain named \"{name}\" exists here already (domain {domid}) and is another guest; rename or destroy one of them"
+    )]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        domid: DomId,
+    },
+}
+
+impl Agent {
+    /// Takes a guest: its stream comes from `input`, which stands behind the header of a save file, and the handshake goes over `input` and `output`.
+    ///
+    /// # Errors
+    /// The cause, with nothing left behind; the guest runs where it was.
+    pub fn receive_guest(
+        &self,
+        mut config: DomainConfig,
+        options: CreateOptions,
+        input: File,
+        output: File,
+        escort: &dyn Escort,
+    ) -> Result<DomId, AgentError> {
+        draw_what_is_open(&mut config);
+        check(&config)?;
+        self.check_name_at_home(&config)?;
+        let name = config.name.clone();
+        config.name = format!("{name}{INCOMING_SUFFIX}");
+        let shared = self.enter_arriving(config, options)?;
+        let arrived = self.arrive(&shared, &name, options.paused, input, output, escort);
+        if arrived.is_err() {
+            self.turn_away(&shared);
+        }
+        arrived
+    }
+
+    /// Another guest of this name would make the move fail in its last moment.
+    fn check_name_at_home(&self, config: &DomainConfig) -> Result<(), AgentError> {
+        let Some(domid) = self.domain_named(&config.name)? else {
+            return Ok(());
+        };
+        let info = self.seams.xen.domain_info(domid)?;
+        if info.is_none_or(|info| info.handle == handle(config.uuid)) {
+            // It is moved from this host to this host.
+            return Ok(());
+        }
+        let name = config.name.clone();
+        Err(ArrivalError::NameInUse { name, domid }.into())
+    }
+
+    fn enter_arriving(
+        &self,
+        config: DomainConfig,
+        options: CreateOptions,
+    ) -> Result<SharedGuest, AgentError> {
+        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(domid) = self.domain_named(&config.name)? {
+            let name = config.name;
+            return Err(AgentError::NameInUse { name, domid });
+        }
+        Ok(self.enter(Record::arriving(config, options.unmanaged)))
+    }
+
+    fn arrive(
+        &self,
+        shared: &SharedGuest,
+        name: &str,
+        paused: bool,
+        input: File,
+        mut output: File,
+        escort: &dyn Escort,
+    ) -> Result<DomId, AgentError> {
+        let unanswered = |error| AgentError::from(ArrivalError::Answer(error));
+        let answers = input.try_clone().map_err(unanswered)?;
+        let domid = self.build_arriving(shared, input)?;
+        escort.tell(
+            "migration target: Transfer complete, requesting permission to start domain.".into(),
+        );
+        output
+            .write_all(Message::Ready.bytes())
+            .map_err(unanswered)?;
+        let wanted = || escort.waits();
+        handshake::expect(
+            &mut Incoming::new(answers, GO_PATIENCE, &wanted),
+            Message::Go,
+        )
+        .map_err(ArrivalError::Kept)?;
+        escort.tell("migration target: Got permission, starting domain.".into());
+        let taken = self.take(shared, name, paused);
+        let status = match &taken {
+            Ok(()) => Status::Started,
+            Err(_) => Status::Failed { rc: RC_FAIL },
+        };
+        let mut report = Message::Report.bytes().to_vec();
+        report.push(status.byte());
+        if taken.is_err() {
+            // What is left of it here goes before it is given back: there is never a moment with two.
+            self.turn_away(shared);
+            report.extend(Message::Go.bytes());
+        }
+        let told = output.write_all(&report);
+        taken?;
+        if let Err(error) = told {
+            // It is ours, and runs: the other side finds out by asking.
+            tracing::warn!(%domid, %error, "a guest arrived, and the other side could not be told");
+        }
+        Ok(domid)
+    }
+
+    /// Makes the domain, without the guest's lock while its stream comes: that may take long, and others ask for all guests meanwhile.
+    fn build_arriving(&self, shared: &SharedGuest, input: File) -> Result<DomId, AgentError> {
+        let config = {
+            let mut guest = lock(shared);
+            guest.record.starts += 1;
+            self.save(&guest)?;
+            guest.record.config.clone()
+        };
+        let key = lock(shared).record.key;
+        let request = build_request(&config, handle(key));
+        let built = restore::restore(self.seams.xen.as_ref(), &request, input)?;
+        let mut guest = lock(shared);
+        guest.record.domid = Some(built.domid);
+        if guest.gone || guest.record.stage != Stage::Building {
+            return Err(ArrivalError::Destroyed.into());
+        }
+        guest.set_console(&built);
+        self.save(&guest)?;
+        self.furnish(&mut guest, &built)?;
+        Ok(built.domid)
+    }
+
+    /// The guest is ours.
+    fn take(&self, shared: &SharedGuest, name: &str, paused: bool) -> Result<(), AgentError> {
+        // Before the guest's lock, as everywhere.
+        let one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(domid) = self.domain_named(name)? {
+            let name = name.to_owned();
+            return Err(ArrivalError::NameInUse { name, domid }.into());
+        }
+        let mut guest = lock(shared);
+        if guest.gone || guest.record.stage != Stage::Building {
+            return Err(ArrivalError::Destroyed.into());
+        }
+        name.clone_into(&mut guest.record.config.name);
+        drop(one_at_a_time);
+        guest.record.stage = Stage::Running;
+        guest.record.arrival = Some(Arrival::Accepted { paused });
+        self.save(&guest)?;
+        let key = guest.record.key;
+        self.finish_arrival(&mut guest)?;
+        guest.started = Some(Instant::now());
+        let (Some(domid), uuid) = (guest.record.domid, key) else {
+            return Err(ArrivalError::Destroyed.into());
+        };
+        (self.outlets.news)(News::Started { uuid, domid });
+        tracing::info!(name, %domid, "guest arrived");
+        self.tell(wire::Event::Started(guest.public()));
+        Ok(())
+    }
+
+    /// Names an accepted guest and lets it run. May be repeated after a failure; does nothing for a guest that did not come from elsewhere.
+    pub(super) fn finish_arrival(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        let (Some(Arrival::Accepted { paused }), Some(domid)) =
+            (guest.record.arrival, guest.record.domid)
+        else {
+            return Ok(());
+        };
+        let (key, uuid) = (guest.record.key, guest.record.config.uuid);
+        self.seams.xen.set_handle(domid, handle(uuid))?;
+        let mut tree = Tree::new(domid);
+        tree.remove(&paths::vm(handle(key)));
+        domain::renamed(&mut tree, &vm_facts(guest));
+        self.seams
+            .store
+            .commit("the arrival of a guest", &tree.into_ops())?;
+        self.write_userdata(guest)?;
+        userdata::remove(&self.dirs.userdata, domid, key).map_err(|source| AgentError::File {
+            what: "cannot remove userdata in",
+            path: self.dirs.userdata.clone(),
+            source,
+        })?;
+        let waits = self.seams.xen.domain_info(domid)?;
+        if !paused && waits.is_some_and(|info| info.paused) {
+            self.seams.xen.unpause(domid)?;
+        }
+        guest.record.arrival = None;
+        if let Err(error) = self.save(guest) {
+            // It runs. The next agent does all of it again, which changes nothing but for an operator's pause meanwhile.
+            tracing::warn!(%domid, %error, "the arrival of a guest is not on record");
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of a guest that does not stay.
+    fn turn_away(&self, shared: &SharedGuest) {
+        let mut guest = lock(shared);
+        if guest.gone {
+            return;
+        }
+        // It was never the guest here.
+        guest.record.arrival = Some(Arrival::Expected);
+        let name = guest.record.config.name.clone();
+        if let Err(error) = self.give_up(guest) {
+            tracing::error!(name, %error, "a guest that did not arrive could not be removed yet");
+        }
+    }
+}

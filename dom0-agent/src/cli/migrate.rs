@@ -1,0 +1,274 @@
+//! migrate and migrate-receive: the two commands make the connection, with the caller's rights, and begin it; what follows the header is the agents'.
+//!
+//! ```text
+//!   xl migrate ──sh -c "exec ssh HOST xl migrate-receive"──▶ xl migrate-receive
+//!       │ ◀──────────────────── banner ─────────────────────────── │
+//!       │ ───────────────── header of a save file ───────────────▶ │
+//!   both ends of the pipe                              standard input and output
+//!       ▼                                                          ▼
+//!   agent ═══════════ libxl stream, then the handshake ═════════ agent
+//! ```
+//!
+//! The transport ignores Ctrl-C: an agent that has given the guest away must be able to hear the answer although its command was interrupted. It ends
+//! when the agent lets go of it.
+
+use super::agent::AskError;
+use super::reach::{Failure, Wire};
+use super::{Call, config_file, domain, save};
+use crate::agent::receive::INCOMING_SUFFIX;
+use crate::config::unserved;
+use crate::config::xlconf::XlConf;
+use crate::format::json;
+use crate::peer::Incoming;
+use parapet_wire::agent::{Create, FailureKind, Migrate, Moved, Reply, Request};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use xen_stream::handshake::{self, Message};
+use xen_stream::xl_file::XlHeader;
+use xen_stream::{Event, Layer, Mode, Reader};
+
+/// Longest time for the other side's first word: somebody may have to type a password.
+const BANNER_PATIENCE: Duration = Duration::from_secs(120);
+/// What connects hosts unless somebody says otherwise.
+const DEFAULT_SHELL: &str = "ssh";
+
+/// `migrate`.
+///
+/// # Errors
+/// No such domain, no connection, a guest that could not be moved; all end with 1.
+pub fn migrate(call: &mut Call<'_>) -> Result<u8, Failure> {
+    let domid = domain::resolve(call.reach, call.operand(0))?;
+    let config = match call.parsed.value('C').map(str::to_owned) {
+        Some(path) => Some(save::other_config(call, &path)?),
+        None => None,
+    };
+    let ignored = ['D', 'F']
+        .into_iter()
+        .filter(|option| call.parsed.has(*option));
+    let ignored = ignored.map(|option| format!("-{option}"));
+    if let Some(warning) = unserved::warning("command line", ignored) {
+        writeln!(call.err, "{warning}")?;
+    }
+    let request = Request::Migrate(Migrate {
+        domid,
+        config,
+        live: true,
+        verify: call.parsed.has('d'),
+        max_downtime_ms: None,
+    });
+    // The other host is not bothered for a guest that cannot be moved.
+    let mut agent = call.reach.agent()?;
+    let Reply::SendFile { config } = agent.ask(&request)? else {
+        return Err(Failure::new("the agent answered something else"));
+    };
+    let mut transport = Transport::start(call)?;
+    let asked = transport.greet(call, &config).map(|()| {
+        let err = &mut call.err;
+        agent.lend(
+            &[transport.to.as_fd(), transport.from.as_fd()],
+            &mut |line| drop(writeln!(err, "{line}")),
+        )
+    });
+    transport.let_go();
+    finish(call, asked?)
+}
+
+/// Says how it ended.
+fn finish(call: &mut Call<'_>, answer: Result<Reply, AskError>) -> Result<u8, Failure> {
+    match answer {
+        Ok(Reply::Moved(moved)) => {
+            writeln!(call.err, "Migration successful.")?;
+            writeln!(call.err, "{}", told(&moved))?;
+            Ok(0)
+        }
+        Ok(_) => Err(Failure::new("the agent answered something else")),
+        Err(AskError::Refused(failure)) if failure.kind == FailureKind::Undefined => {
+            writeln!(call.err, "** Migration failed during final handshake **")?;
+            writeln!(call.err, "Domain state is now undefined !")?;
+            Err(Failure::new(failure.text))
+        }
+        Err(AskError::Refused(failure)) => {
+            writeln!(call.err, "migration sender: {}", failure.text)?;
+            Err(Failure::new("Migration failed, resuming at sender."))
+        }
+        Err(AskError::Lost(text)) => Err(Failure::new(text)),
+    }
+}
+
+/// Total time, rounds, bytes, pause.
+fn told(moved: &Moved) -> String {
+    let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
+    format!(
+        "migration sender: {:.2} s in all, {} round{} of memory, {} bytes; the guest stood still for at most {:.3} s, {:.3} s of which it took to suspend.",
+        seconds(moved.total_micros),
+        moved.rounds,
+        if moved.rounds == 1 { "" } else { "s" },
+        moved.bytes,
+        seconds(moved.pause_micros),
+        seconds(moved.suspend_micros),
+    )
+}
+
+/// A command that leads to the other host.
+struct Transport {
+    child: Child,
+    to: File,
+    from: File,
+}
+
+impl Transport {
+    fn start(call: &Call<'_>) -> Result<Self, Failure> {
+        let line = command_line(call);
+        let failed = |error: std::io::Error| Failure::new(format!("cannot run `{line}`: {error}"));
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("trap '' INT; exec {line}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Failure::new("the connection has no ends"));
+        };
+        Ok(Self {
+            child,
+            to: File::from(OwnedFd::from(to)),
+            from: File::from(OwnedFd::from(from)),
+        })
+    }
+
+    /// Waits for the other side's first word, and sends it the guest's configuration.
+    fn greet(&mut self, call: &mut Call<'_>, config: &str) -> Result<(), Failure> {
+        let always = || true;
+        let from = self.from.try_clone()?;
+        handshake::expect(
+            &mut Incoming::new(from, BANNER_PATIENCE, &always),
+            Message::Banner,
+        )
+        .map_err(|error| Failure::new(format!("migration sender: {error}")))?;
+        let header = XlHeader::with_json(config);
+        let mut bytes = Vec::new();
+        header
+            .encode(&mut bytes)
+            .map_err(|problem| Failure::new(format!("migration sender: {problem}")))?;
+        writeln!(
+            call.err,
+            "Saving to migration stream new xl format (info {})",
+            save::info(&header)
+        )?;
+        self.to.write_all(&bytes).map_err(|error| {
+            Failure::new(format!(
+                "migration sender: cannot write to the other side: {error}"
+            ))
+        })
+    }
+
+    /// Ends it: the other side sees the end of its input, and says its last words.
+    fn let_go(self) {
+        let Self {
+            mut child,
+            to,
+            from,
+        } = self;
+        drop((to, from));
+        if let Err(error) = child.wait() {
+            tracing::debug!(%error, "the transport");
+        }
+    }
+}
+
+/// What the shell is to run. A `#` at the end of the -s option hides the rest, as scripts for stock's command expect.
+fn command_line(call: &Call<'_>) -> String {
+    let host = call.operand(1);
+    let shell = call.parsed.value('s').unwrap_or(DEFAULT_SHELL);
+    if shell.is_empty() {
+        return host.to_owned();
+    }
+    let verbose = "v".repeat(call.globals.verbose.into());
+    let verbose = if verbose.is_empty() {
+        String::new()
+    } else {
+        format!(" -{verbose}")
+    };
+    let mut line = format!("{shell} {host} xl{verbose} migrate-receive");
+    for option in ['e', 'p'] {
+        if call.parsed.has(option) {
+            line.push_str(&format!(" -{option}"));
+        }
+    }
+    line
+}
+
+/// `migrate-receive`.
+///
+/// # Errors
+/// A stream or a guest that cannot be used, a sender that went away; all end with 1. Nothing of the guest is left then.
+pub fn receive(call: &mut Call<'_>) -> Result<u8, Failure> {
+    if call.parsed.has('r') {
+        return Err(Failure::new(
+            "migration target: checkpointed streams are not there yet",
+        ));
+    }
+    // Before the banner: a sender that hears it suspends its guest, sooner or later.
+    let mut agent = call.reach.agent()?;
+    let Wire { input, mut output } = call.reach.wire()?;
+    writeln!(call.err, "migration target: Ready to receive domain.")?;
+    output.write_all(Message::Banner.bytes())?;
+    let (input, header) = begin(call, input)?;
+    let config = save::saved_config(call, &header)?;
+    if call.parsed.has('d') {
+        let text = json::dry_run(&config, &XlConf::default());
+        writeln!(call.err, "{}", text.trim_end())?;
+    }
+    let name = config.name.clone();
+    let config = serde_json::to_string(&config).map_err(|error| Failure::new(error.to_string()))?;
+    let request = Request::Receive(Create {
+        config,
+        paused: call.parsed.has('p'),
+        unmanaged: call.parsed.has('e'),
+    });
+    let strange = || Failure::new("the agent answered something else");
+    let failed = |error: AskError| Failure::new(format!("migration target: {error}"));
+    let Reply::SendFile { .. } = agent.ask(&request).map_err(failed)? else {
+        return Err(strange());
+    };
+    let err = &mut call.err;
+    let answer = agent.lend(&[input.as_fd(), output.as_fd()], &mut |line| {
+        drop(writeln!(err, "{line}"));
+    });
+    match answer {
+        Ok(Reply::Created { .. }) => {
+            // As stock spells it.
+            writeln!(call.err, "migration target: Domain started successsfully.")?;
+            Ok(0)
+        }
+        Ok(_) => Err(strange()),
+        Err(error) => {
+            let copy = format!("{name}{INCOMING_SUFFIX}");
+            writeln!(call.err, "migration target: nothing is left of {copy}.")?;
+            Err(failed(error))
+        }
+    }
+}
+
+/// Reads the header, and not a byte more.
+fn begin(call: &mut Call<'_>, input: File) -> Result<(File, XlHeader), Failure> {
+    const STREAM: &str = "incoming migration stream";
+    let mut reader = Reader::new(input, Layer::Xl, Mode::Plain);
+    let header = match reader.next() {
+        Ok(Event::File(header)) => header,
+        Ok(_) => return Err(Failure::new(format!("{STREAM} is none"))),
+        Err(error) => return Err(Failure::new(save::refusal(STREAM, &error))),
+    };
+    writeln!(
+        call.err,
+        "Loading new save file <{STREAM}> (new xl fmt info {})",
+        save::info(&header)
+    )?;
+    if header.config.is_none() {
+        return Err(Failure::new(config_file::missing().text));
+    }
+    Ok((reader.into_source(), header))
+}

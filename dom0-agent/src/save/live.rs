@@ -1,0 +1,155 @@
+//! Rounds while the guest runs: everything once, then again and again what it wrote meanwhile, until little is left.
+//!
+//! ```text
+//!   log on ─▶ send all ─▶ what is dirty? ──precopy: copy──▶ send that ─┐
+//!                              ▲   │                                  │
+//!                              │   └─precopy: suspend─▶ rest          │
+//!                              └──────────────────────────────────────┘
+//! ```
+//!
+//! Xen keeps the log, for PVH guests only where it has no shadow paging. It is off again when a [`Log`] is dropped; whoever is killed leaves it on, which
+//! costs the guest some speed until [`crate::agent::Agent::recover`] ends it.
+
+use super::error::{SaveError, Step};
+use super::image::Saver;
+use super::precopy::{Next, Precopy, Round, Why};
+use super::rounds::PageSet;
+use crate::build::Hypervisor;
+use std::fmt;
+use std::time::Instant;
+use xen_abi::ids::DomId;
+
+/// Pages in a MiB, for people.
+const PAGES_PER_MIB: f64 = 256.0;
+
+/// The dirty log of a guest, on for as long as this lives.
+pub struct Log<'a> {
+    host: &'a dyn Hypervisor,
+    domid: DomId,
+    all: PageSet,
+}
+
+impl std::fmt::Debug for Log<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("domid", &self.domid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Log<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.host.log_dirty_off(self.domid) {
+            // The domain is gone, as a rule.
+            tracing::debug!(domid = %self.domid, %error, "the dirty log is not off");
+        }
+    }
+}
+
+impl<'a> Log<'a> {
+    /// Begins to note which of `all` pages are written.
+    ///
+    /// # Errors
+    /// This kind of guest has no log on this host.
+    pub fn start(
+        host: &'a dyn Hypervisor,
+        domid: DomId,
+        all: PageSet,
+    ) -> Result<Self, xen_host::error::Error> {
+        host.log_dirty_on(domid)?;
+        Ok(Self { host, domid, all })
+    }
+
+    /// Pages it is about.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.all.pages()
+    }
+
+    /// What was written since the last look; `last`: the guest is suspended.
+    ///
+    /// # Errors
+    /// Xen does not say.
+    pub fn dirty(&self, last: bool) -> Result<PageSet, SaveError> {
+        let words = self
+            .host
+            .dirty_pages(self.domid, self.all.end(), last)
+            .step("asking which pages the guest has written")?;
+        Ok(PageSet::marked(&words, &self.all))
+    }
+}
+
+/// One round, for whoever watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundNews {
+    /// Which, from 1 on.
+    pub number: u32,
+    /// What it was.
+    pub round: Round,
+    /// Pages that are dirty after it.
+    pub dirty: u64,
+    /// What comes next.
+    pub next: Next,
+}
+
+impl fmt::Display for RoundNews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.round.took.as_secs_f64().max(1e-9);
+        let mib = |pages: u64| pages as f64 / PAGES_PER_MIB;
+        write!(
+            f,
+            "round {}: {:.1} MiB in {seconds:.2} s ({:.1} MiB/s), {:.1} MiB written meanwhile ({:.1} MiB/s)",
+            self.number,
+            mib(self.round.pages),
+            mib(self.round.pages) / seconds,
+            mib(self.dirty),
+            mib(self.dirty) / seconds,
+        )?;
+        let left = mib(self.dirty) / (mib(self.round.pages) / seconds).max(1e-9);
+        match self.next {
+            Next::Copy => write!(f, "; about {left:.2} s for the next"),
+            Next::Suspend(why) => write!(f, "; suspending: {why}"),
+        }
+    }
+}
+
+/// What live rounds left to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// Pages that were dirty at the last look.
+    pub pages: PageSet,
+    /// Why the rounds are over.
+    pub why: Why,
+}
+
+/// Sends all of a guest that runs, until `precopy` says that it is to be suspended.
+///
+/// # Errors
+/// The file refuses, Xen does, or nobody waits any more.
+pub fn rounds(
+    saver: &mut Saver<'_>,
+    log: &Log<'_>,
+    precopy: &mut Precopy,
+    tell: &mut dyn FnMut(&RoundNews),
+) -> Result<Rest, SaveError> {
+    let mut pages = log.all.clone();
+    loop {
+        let since = Instant::now();
+        saver.send(&pages)?;
+        let round = Round {
+            pages: pages.pages(),
+            took: since.elapsed(),
+        };
+        pages = log.dirty(false)?;
+        let next = precopy.after(round, pages.pages());
+        tell(&RoundNews {
+            number: precopy.rounds(),
+            round,
+            dirty: pages.pages(),
+            next,
+        });
+        if let Next::Suspend(why) = next {
+            return Ok(Rest { pages, why });
+        }
+    }
+}
