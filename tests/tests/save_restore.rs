@@ -3,12 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use stack_tests::product::{self, XL};
 use stack_tests::rig::{Host, Shape, deadline, nested};
+use stack_tests::scenario::continuity::{begin, goes_on};
 use stack_tests::stock::{self, Guest, Kind};
 
 /// Debian's own reader of save files, which judges every record.
 const JUDGE: &str = "/usr/lib/xen-*/bin/verify-stream-v2";
-/// What lives in the guest's memory only.
-const MARK: &str = "/run/mark";
 
 fn with_parapet(test: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
     nested(&Shape::default(), |host| {
@@ -16,41 +15,6 @@ fn with_parapet(test: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
         test(host)?;
         product::clean(host)
     })
-}
-
-/// A guest with something of its own in its memory, in a process and on its disk.
-fn begin(host: &Host, guest: &Guest) -> Result<()> {
-    let inside = host.guest(&guest.name);
-    inside.wait_up()?;
-    inside.sh(&format!(
-        "echo {name} > {MARK}; (while :; do sleep 1; done) & echo $! > /run/pid; \
-         dd if=/dev/urandom of=/run/random bs=64k count=8 2>/dev/null; dd if=/run/random of=/dev/xvda bs=64k conv=fsync 2>/dev/null",
-        name = guest.name
-    ))?;
-    Ok(())
-}
-
-/// Memory, process, disk, network and console are as they were.
-fn goes_on(host: &Host, guest: &Guest) -> Result<()> {
-    let inside = host.guest(&guest.name);
-    inside.wait_up()?;
-    let name = &guest.name;
-    inside.sh(&format!(
-        "grep -qx {name} {MARK} && kill -0 $(cat /run/pid)"
-    ))?;
-    inside.sh(
-        "echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/xvda bs=64k count=8 2>/dev/null | cmp - /run/random && \
-         dd if=/dev/urandom of=/run/random bs=64k count=8 2>/dev/null; dd if=/run/random of=/dev/xvda bs=64k conv=fsync 2>/dev/null",
-    )?;
-    host.ok(&[
-        "ping",
-        "-c",
-        "1",
-        "-W",
-        "5",
-        &format!("10.77.0.{}", guest.address),
-    ])?;
-    Ok(())
 }
 
 fn file(guest: &Guest) -> String {

@@ -44,6 +44,8 @@ pub struct Guest {
     pub driver_since: Option<Instant>,
     /// Driver deaths since the last one that was long enough ago, for back-off.
     pub driver_deaths: u32,
+    /// It was given away and given back, and does not run on yet.
+    pub comes_back: bool,
     /// Forgotten: who waited for its lock finds nothing to do any more.
     pub gone: bool,
 }
@@ -148,6 +150,7 @@ impl Guest {
             started: None,
             driver_since: None,
             driver_deaths: 0,
+            comes_back: false,
             gone: false,
         }
     }

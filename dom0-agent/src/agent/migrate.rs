@@ -199,55 +199,13 @@ impl Agent {
         let sent = journey.send(connection.to, &wanted);
         let unseen = matches!(&sent, Err(AgentError::Save(error)) if error.never_asked());
         saving.asked = journey.asked.get() && !unseen;
-        let mut sent = sent?;
-        let from = |most| -> Result<_, AgentError> {
-            let file = connection.from.try_clone();
-            let file = file.map_err(MoveError::NotGiven)?;
-            Ok(Incoming::new(file, most, &wanted))
-        };
-        handshake::expect(&mut from(READY_PATIENCE)?, Message::Ready)
-            .map_err(MoveError::Handshake)?;
+        let sent = sent?;
+        let from = connection.from.try_clone().map_err(MoveError::NotGiven)?;
+        let mut from = Incoming::new(from, READY_PATIENCE, &wanted);
+        handshake::expect(&mut from, Message::Ready).map_err(MoveError::Handshake)?;
+        journey.phase("the other side is ready");
         escort.tell("migration sender: Target has acknowledged transfer.".into());
-        let name = journey.hand_over()?;
-        escort.tell("migration sender: Giving target permission to start.".into());
-        // From here on the guest is let go of or taken back by what the other side says, not because somebody went away.
-        let given = Journey::give(&mut sent.out);
-        if let Err(error) = given {
-            self.take_back(lock(&shared))?;
-            saving.over = true;
-            return Err(MoveError::NotGiven(error).into());
-        }
-        saving.over = true;
-        let always = || true;
-        let mut answers = Incoming::new(connection.from, REPORT_PATIENCE, &always);
-        match verdict(&mut answers) {
-            Ok(Status::Started) => {
-                let pause = sent.asked.elapsed();
-                escort.tell("migration sender: Target reports successful startup.".into());
-                journey.let_go_for_good();
-                Ok(Moved {
-                    total: journey.began.elapsed(),
-                    pause,
-                    suspending: sent.suspending,
-                    rounds: sent.rounds,
-                    bytes: sent.bytes,
-                    why: sent.why,
-                })
-            }
-            Ok(Status::Failed { rc }) => {
-                self.take_back(lock(&shared))?;
-                Err(MoveError::GivenBack(rc).into())
-            }
-            Err(error) => {
-                let cause = error.to_string();
-                tracing::error!(
-                    name,
-                    cause,
-                    "a guest was given away, and nobody knows whether it arrived"
-                );
-                Err(MoveError::Unknown { name, cause }.into())
-            }
-        }
+        journey.part_with(&mut saving, sent, connection.from)
     }
 
     /// Settles what [`MoveError::Unknown`] left open.
@@ -269,11 +227,12 @@ impl Agent {
         }
     }
 
-    /// A guest that was given away and is still ours: it runs on.
+    /// A guest that was given away and is still ours: it runs on. What fails is tried again by `reap`.
     pub(super) fn take_back(&self, mut guest: MutexGuard<'_, Guest>) -> Result<(), AgentError> {
         let Some(domid) = guest.record.domid.filter(|_| !guest.gone) else {
             return Ok(());
         };
+        guest.comes_back = true;
         let name = guest.record.config.name.clone();
         let name = name.strip_suffix(AWAY_SUFFIX).unwrap_or(&name).to_owned();
         let uuid = guest.record.config.uuid;
@@ -283,6 +242,7 @@ impl Agent {
         guest.record.away = None;
         // The record says that it was given away until the guest runs; whoever finds it running knows that it was taken back.
         self.go_on(&mut guest)?;
+        guest.comes_back = false;
         self.write_userdata(&guest)
     }
 
@@ -363,19 +323,23 @@ impl<'a> Journey<'a> {
         let (store, patience) = (self.agent.seams.store.as_ref(), self.options.patience);
         suspend::suspend(xen, store, self.subject.domid, patience).map_err(SaveError::from)?;
         let suspending = asked.elapsed();
+        self.phase("suspended");
         self.let_devices_go()?;
+        self.phase("its devices are let go");
         let pages = match &log {
             Some(log) => rest.and(log.dirty(true)?),
             None => saver.memory()?,
         };
         saver.send(&pages)?;
         drop(log);
+        self.phase("its last pages are sent");
         if self.options.verify {
             let all = saver.everything();
             saver.verify()?;
             saver.send(&all)?;
         }
         let (summary, out) = saver.finish()?;
+        self.phase("its image is sent");
         Ok(Sent {
             out,
             asked,
@@ -384,6 +348,63 @@ impl<'a> Journey<'a> {
             bytes: summary.bytes,
             why,
         })
+    }
+
+    /// Gives the guest to the other side, which is ready for it. From here on it is let go of or taken back by what the other side says, not because
+    /// somebody went away.
+    fn part_with(
+        &self,
+        saving: &mut Saving<'_>,
+        mut sent: Sent<'_>,
+        from: File,
+    ) -> Result<Moved, AgentError> {
+        let agent = self.agent;
+        let name = self.hand_over()?;
+        saving.over = true;
+        self.escort
+            .tell("migration sender: Giving target permission to start.".into());
+        if let Err(error) = Self::give(&mut sent.out) {
+            agent.take_back(lock(self.shared))?;
+            return Err(MoveError::NotGiven(error).into());
+        }
+        self.phase("it is given away");
+        let always = || true;
+        match verdict(&mut Incoming::new(from, REPORT_PATIENCE, &always)) {
+            Ok(Status::Started) => {
+                let pause = sent.asked.elapsed();
+                self.phase("it runs on the other side");
+                self.escort
+                    .tell("migration sender: Target reports successful startup.".into());
+                self.let_go_for_good();
+                Ok(Moved {
+                    total: self.began.elapsed(),
+                    pause,
+                    suspending: sent.suspending,
+                    rounds: sent.rounds,
+                    bytes: sent.bytes,
+                    why: sent.why,
+                })
+            }
+            Ok(Status::Failed { rc }) => {
+                agent.take_back(lock(self.shared))?;
+                Err(MoveError::GivenBack(rc).into())
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                tracing::error!(
+                    name,
+                    cause,
+                    "a guest was given away, and nobody knows whether it arrived"
+                );
+                Err(MoveError::Unknown { name, cause }.into())
+            }
+        }
+    }
+
+    /// For whoever looks for where the time goes.
+    fn phase(&self, what: &str) {
+        let (domid, at) = (self.subject.domid, self.began.elapsed());
+        tracing::debug!(%domid, ?at, what, "move");
     }
 
     /// The dirty log, for a guest that is to be moved live and can be.

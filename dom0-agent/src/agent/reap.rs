@@ -44,6 +44,8 @@ enum Decision {
     Adopt,
     /// It suspended for a save that is over.
     GoOn,
+    /// It was given away and given back.
+    TakeBack,
     /// Before it is destroyed or started again.
     Dump,
 }
@@ -139,6 +141,7 @@ impl Agent {
             Decision::Restart => self.restart_guest(guest).map(drop),
             Decision::Adopt => self.adopt(guest),
             Decision::GoOn => self.go_on(&mut guest),
+            Decision::TakeBack => self.take_back(guest),
             Decision::Dump => {
                 guest.dump = Dump::Underway;
                 let uuid = guest.record.key;
@@ -218,6 +221,7 @@ fn decide(
         Stage::Building | Stage::Saving | Stage::Leaving => Some(Decision::Nothing),
         // It suspended, and does not go on here by itself.
         Stage::HandedOver if gone => Some(Decision::Forget),
+        Stage::HandedOver if guest.comes_back => Some(Decision::TakeBack),
         Stage::HandedOver => Some(Decision::Nothing),
         Stage::Running if gone => Some(Decision::Forget),
         Stage::Running if guest.started.is_none() => Some(Decision::Adopt),

@@ -179,7 +179,9 @@ impl Agent {
         }
         guest.set_console(&built);
         self.save(&guest)?;
+        tracing::debug!(domid = %built.domid, "an arriving guest is built");
         self.furnish(&mut guest, &built)?;
+        tracing::debug!(domid = %built.domid, "an arriving guest is furnished");
         Ok(built.domid)
     }
 
@@ -200,6 +202,7 @@ impl Agent {
         guest.record.stage = Stage::Running;
         guest.record.arrival = Some(Arrival::Accepted { paused });
         self.save(&guest)?;
+        tracing::debug!(name, "an arriving guest is accepted");
         let key = guest.record.key;
         self.finish_arrival(&mut guest)?;
         guest.started = Some(Instant::now());

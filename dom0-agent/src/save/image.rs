@@ -126,11 +126,11 @@ impl<'a> Saver<'a> {
         Ok(pages)
     }
 
-    /// Writes those of `pages` that are there.
+    /// Writes those of `pages` that are there; answers how many.
     ///
     /// # Errors
     /// The file refuses, or Xen does.
-    pub fn send(&mut self, pages: &PageSet) -> Result<(), SaveError> {
+    pub fn send(&mut self, pages: &PageSet) -> Result<u64, SaveError> {
         let sender = Sender {
             host: self.host,
             domid: self.subject.domid,

@@ -135,9 +135,9 @@ pub fn rounds(
     let mut pages = log.all.clone();
     loop {
         let since = Instant::now();
-        saver.send(&pages)?;
+        let sent = saver.send(&pages)?;
         let round = Round {
-            pages: pages.pages(),
+            pages: sent,
             took: since.elapsed(),
         };
         pages = log.dirty(false)?;

@@ -33,12 +33,13 @@ pub(super) struct Sender<'a> {
 type There = (PageEntry, u64);
 
 impl Sender<'_> {
-    /// Sends every page of `set` that is there.
+    /// Sends every page of `set` that is there; answers how many those are.
     pub(super) fn send(
         self,
         writer: &mut Writer<Outgoing<'_>>,
         set: &PageSet,
-    ) -> Result<(), SaveError> {
+    ) -> Result<u64, SaveError> {
+        let mut sent = 0;
         for batch in set.batches(MAP_WINDOW_PAGES) {
             if !(self.waits)() {
                 return Err(SaveError::Unwanted);
@@ -47,6 +48,7 @@ impl Sender<'_> {
             if there.is_empty() {
                 continue;
             }
+            sent += there.len() as u64;
             let (entries, frames): (Vec<PageEntry>, Vec<u64>) = there.into_iter().unzip();
             let region = self
                 .host
@@ -61,7 +63,7 @@ impl Sender<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(sent)
     }
 
     /// Those of the pages that have contents. Holes are left out: what never came is not there on the other side either.
