@@ -7,6 +7,7 @@ pub mod block;
 pub mod commands;
 pub mod count;
 pub mod guest;
+pub mod moves;
 pub mod net;
 pub mod sample;
 pub mod saves;
@@ -33,6 +34,8 @@ pub enum Part {
     Commands,
     /// Saving and restoring a guest.
     Saves,
+    /// Moving a guest.
+    Moves,
     /// Disks.
     Block,
     /// Network interfaces.
@@ -41,7 +44,13 @@ pub enum Part {
 
 impl Part {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 4] = [Self::Commands, Self::Saves, Self::Block, Self::Net];
+    pub const ALL: [Self; 5] = [
+        Self::Commands,
+        Self::Saves,
+        Self::Moves,
+        Self::Block,
+        Self::Net,
+    ];
 }
 
 /// What to measure, and on what.
@@ -81,6 +90,9 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
     }
     if parts.contains(&Part::Saves) {
         saves::run(host, ours, &mut table, timeline)?;
+    }
+    if parts.contains(&Part::Moves) {
+        moves::run(host, ours, &mut table, timeline)?;
     }
     if parts.contains(&Part::Block) || parts.contains(&Part::Net) {
         timeline.step("disk and ramdisk of the timed guests", || {

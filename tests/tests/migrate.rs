@@ -26,7 +26,10 @@ fn travel(host: &Host, guest: &Guest, from: &str, to: &str) -> Result<()> {
         &format!("{to} migrate-receive"),
     ])
     .with_context(|| format!("{from} to {to}"))?;
-    ensure!(host.guest(&guest.name).domid()? != before, "it did not move");
+    ensure!(
+        host.guest(&guest.name).domid()? != before,
+        "it did not move"
+    );
     let copies = host.sh(&format!(
         "{} list | grep -c '^{}[ -]'; true",
         stock::XL,
@@ -64,7 +67,10 @@ fn guests_are_moved_between_toolstacks_and_their_clients_do_not_notice() -> Resu
             }
             goes_on(host, guest)?;
             let (words, silence) = client.stop()?;
-            println!("{}: {words} words, longest silence {silence:.3} s", guest.name);
+            println!(
+                "{}: {words} words, longest silence {silence:.3} s",
+                guest.name
+            );
             host.ok(&[XL, "shutdown", "-w", &guest.name])?;
             product::gone(host, &guest.name)?;
             host.sh(&format!("rm -f {} {}", guest.disk(), guest.config_path()))?;

@@ -45,6 +45,7 @@ impl From<Medium> for bench::guest::Medium {
 enum Part {
     Commands,
     Saves,
+    Moves,
     Block,
     Net,
 }
@@ -54,6 +55,7 @@ impl From<Part> for bench::Part {
         match part {
             Part::Commands => Self::Commands,
             Part::Saves => Self::Saves,
+            Part::Moves => Self::Moves,
             Part::Block => Self::Block,
             Part::Net => Self::Net,
         }

@@ -30,7 +30,13 @@ use xen_host::xenstore::store::StoreExt;
 impl Agent {
     /// Driver, devices, xenstore, console: everything around a built domain.
     pub(super) fn furnish(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
-        let domid = built.domid;
+        let tree = self.prepare(guest, built.domid)?;
+        self.complete(guest, built, tree)?;
+        self.write_userdata(guest)
+    }
+
+    /// What can be made before the guest's memory is there: driver, console, taps. What xenstore is to say of them is for the caller to commit.
+    pub(super) fn prepare(&self, guest: &mut Guest, domid: DomId) -> Result<Tree, AgentError> {
         let spec = DriverSpec {
             uuid: guest.record.key,
             domid,
@@ -45,17 +51,28 @@ impl Agent {
             slave,
             tty: tty.display().to_string(),
         });
-
         let mut tree = Tree::new(domid);
-        Self::describe_domain(&mut tree, guest, built);
-        for spec in guest.record.config.disks.clone() {
-            self.furnish_disk(guest, domid, &spec, &mut tree)?;
-        }
+        describe_domain(&mut tree, guest);
         for (position, spec) in guest.record.config.vifs.clone().iter().enumerate() {
             let devid = spec
                 .devid
                 .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
             self.furnish_net(guest, domid, devid, spec, &mut tree)?;
+        }
+        Ok(tree)
+    }
+
+    /// The rest: disks, which nobody else may use any more, and what needs the guest's memory. `tree` goes first.
+    pub(super) fn complete(
+        &self,
+        guest: &mut Guest,
+        built: &Built,
+        mut tree: Tree,
+    ) -> Result<(), AgentError> {
+        let domid = built.domid;
+        domain::store(&mut tree, built.store.frame, built.store.port);
+        for spec in guest.record.config.disks.clone() {
+            self.furnish_disk(guest, domid, &spec, &mut tree)?;
         }
         if let Some(console) = &guest.console {
             device::console(
@@ -70,23 +87,7 @@ impl Agent {
         self.seams
             .store
             .introduce(domid, built.store.frame, built.store.port)?;
-        self.connect_console(guest)?;
-        self.write_userdata(guest)
-    }
-
-    fn describe_domain(tree: &mut Tree, guest: &Guest, built: &Built) {
-        let config = &guest.record.config;
-        let facts = domain::DomainFacts {
-            domid: built.domid,
-            vm: vm_facts(guest),
-            kind: kind(config.kind),
-            target_kib: config.memory.target_kib,
-            static_max_kib: config.memory.max_kib,
-            vcpus_online: config.cpu.online,
-            vcpus_max: config.cpu.max,
-            store: (built.store.frame, built.store.port),
-        };
-        domain::skeleton(tree, &facts);
+        self.connect_console(guest)
     }
 
     /// Opens a disk in the driver and describes it.
@@ -269,6 +270,20 @@ impl Agent {
             },
         )
     }
+}
+
+fn describe_domain(tree: &mut Tree, guest: &Guest) {
+    let config = &guest.record.config;
+    let facts = domain::DomainFacts {
+        domid: tree.guest(),
+        vm: vm_facts(guest),
+        kind: kind(config.kind),
+        target_kib: config.memory.target_kib,
+        static_max_kib: config.memory.max_kib,
+        vcpus_online: config.cpu.online,
+        vcpus_max: config.cpu.max,
+    };
+    domain::skeleton(tree, &facts);
 }
 
 /// What goes by the guest's uuid.

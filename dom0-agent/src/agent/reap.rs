@@ -46,6 +46,8 @@ enum Decision {
     GoOn,
     /// It was given away and given back.
     TakeBack,
+    /// It came from another host, and lacks some of its names.
+    SettleIn,
     /// Before it is destroyed or started again.
     Dump,
 }
@@ -142,6 +144,7 @@ impl Agent {
             Decision::Adopt => self.adopt(guest),
             Decision::GoOn => self.go_on(&mut guest),
             Decision::TakeBack => self.take_back(guest),
+            Decision::SettleIn => self.finish_arrival(&mut guest),
             Decision::Dump => {
                 guest.dump = Dump::Underway;
                 let uuid = guest.record.key;
@@ -225,6 +228,7 @@ fn decide(
         Stage::HandedOver => Some(Decision::Nothing),
         Stage::Running if gone => Some(Decision::Forget),
         Stage::Running if guest.started.is_none() => Some(Decision::Adopt),
+        Stage::Running if guest.record.arrival.is_some() => Some(Decision::SettleIn),
         Stage::Running => None,
     };
     if let Some(decision) = unfinished {

@@ -18,7 +18,6 @@ use super::record::{Arrival, Record, Stage};
 use super::request::build_request;
 use super::{Agent, News, handle, lock};
 use crate::config::domain::DomainConfig;
-use crate::device::userdata;
 use crate::layout::{Tree, domain, paths};
 use crate::peer::Incoming;
 use crate::restore;
@@ -158,34 +157,52 @@ impl Agent {
             // It is ours, and runs: the other side finds out by asking.
             tracing::warn!(%domid, %error, "a guest arrived, and the other side could not be told");
         }
+        self.settle_in(shared, domid);
         Ok(domid)
     }
 
-    /// Makes the domain, without the guest's lock while its stream comes: that may take long, and others ask for all guests meanwhile.
+    /// Makes the domain, without the guest's lock while its stream comes: that may take long, and others ask for all guests meanwhile. What needs
+    /// neither its memory nor its disks is made before, while it still runs elsewhere.
     fn build_arriving(&self, shared: &SharedGuest, input: File) -> Result<DomId, AgentError> {
-        let config = {
+        let request = {
             let mut guest = lock(shared);
             guest.record.starts += 1;
             self.save(&guest)?;
-            guest.record.config.clone()
+            build_request(&guest.record.config, handle(guest.record.key))
         };
-        let key = lock(shared).record.key;
-        let request = build_request(&config, handle(key));
-        let built = restore::restore(self.seams.xen.as_ref(), &request, input)?;
+        let mut prepared = Err(ArrivalError::Destroyed.into());
+        let mut prepare = |domid| prepared = self.prepare_arriving(shared, domid);
+        let built = restore::restore(self.seams.xen.as_ref(), &request, input, &mut prepare);
+        let built = built?;
+        prepared?;
+        tracing::debug!(domid = %built.domid, "an arriving guest is built");
         let mut guest = lock(shared);
-        guest.record.domid = Some(built.domid);
         if guest.gone || guest.record.stage != Stage::Building {
             return Err(ArrivalError::Destroyed.into());
         }
         guest.set_console(&built);
         self.save(&guest)?;
-        tracing::debug!(domid = %built.domid, "an arriving guest is built");
-        self.furnish(&mut guest, &built)?;
+        self.complete(&mut guest, &built, Tree::new(built.domid))?;
         tracing::debug!(domid = %built.domid, "an arriving guest is furnished");
         Ok(built.domid)
     }
 
-    /// The guest is ours.
+    fn prepare_arriving(&self, shared: &SharedGuest, domid: DomId) -> Result<(), AgentError> {
+        let mut guest = lock(shared);
+        if guest.gone || guest.record.stage != Stage::Building {
+            return Err(ArrivalError::Destroyed.into());
+        }
+        guest.record.domid = Some(domid);
+        self.save(&guest)?;
+        let tree = self.prepare(&mut guest, domid)?;
+        self.seams
+            .store
+            .commit("a guest that arrives", &tree.into_ops())?;
+        tracing::debug!(%domid, "an arriving guest is expected");
+        Ok(())
+    }
+
+    /// The guest is ours, and runs.
     fn take(&self, shared: &SharedGuest, name: &str, paused: bool) -> Result<(), AgentError> {
         // Before the guest's lock, as everywhere.
         let one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +211,10 @@ impl Agent {
             return Err(ArrivalError::NameInUse { name, domid }.into());
         }
         let mut guest = lock(shared);
-        if guest.gone || guest.record.stage != Stage::Building {
+        let Some(domid) = guest.record.domid.filter(|_| !guest.gone) else {
+            return Err(ArrivalError::Destroyed.into());
+        };
+        if guest.record.stage != Stage::Building {
             return Err(ArrivalError::Destroyed.into());
         }
         name.clone_into(&mut guest.record.config.name);
@@ -203,16 +223,24 @@ impl Agent {
         guest.record.arrival = Some(Arrival::Accepted { paused });
         self.save(&guest)?;
         tracing::debug!(name, "an arriving guest is accepted");
-        let key = guest.record.key;
-        self.finish_arrival(&mut guest)?;
+        if !paused {
+            self.seams.xen.unpause(domid)?;
+        }
         guest.started = Some(Instant::now());
-        let (Some(domid), uuid) = (guest.record.domid, key) else {
-            return Err(ArrivalError::Destroyed.into());
-        };
-        (self.outlets.news)(News::Started { uuid, domid });
-        tracing::info!(name, %domid, "guest arrived");
-        self.tell(wire::Event::Started(guest.public()));
         Ok(())
+    }
+
+    /// What nobody waits for: the guest gets its name, and everybody is told. What fails is tried again by `reap`.
+    fn settle_in(&self, shared: &SharedGuest, domid: DomId) {
+        let mut guest = lock(shared);
+        if let Err(error) = self.finish_arrival(&mut guest) {
+            tracing::error!(%domid, %error, "a guest that arrived has not all of its names yet");
+        }
+        let name = &guest.record.config.name;
+        tracing::info!(name, %domid, "guest arrived");
+        let uuid = guest.record.key;
+        (self.outlets.news)(News::Started { uuid, domid });
+        self.tell(wire::Event::Started(guest.public()));
     }
 
     /// Names an accepted guest and lets it run. May be repeated after a failure; does nothing for a guest that did not come from elsewhere.
@@ -223,6 +251,11 @@ impl Agent {
             return Ok(());
         };
         let (key, uuid) = (guest.record.key, guest.record.config.uuid);
+        // It runs already unless the agent that accepted it died. An operator's pause in between is lost then.
+        let info = self.seams.xen.domain_info(domid)?;
+        if !paused && guest.started.is_none() && info.is_some_and(|info| info.paused) {
+            self.seams.xen.unpause(domid)?;
+        }
         self.seams.xen.set_handle(domid, handle(uuid))?;
         let mut tree = Tree::new(domid);
         tree.remove(&paths::vm(handle(key)));
@@ -231,21 +264,8 @@ impl Agent {
             .store
             .commit("the arrival of a guest", &tree.into_ops())?;
         self.write_userdata(guest)?;
-        userdata::remove(&self.dirs.userdata, domid, key).map_err(|source| AgentError::File {
-            what: "cannot remove userdata in",
-            path: self.dirs.userdata.clone(),
-            source,
-        })?;
-        let waits = self.seams.xen.domain_info(domid)?;
-        if !paused && waits.is_some_and(|info| info.paused) {
-            self.seams.xen.unpause(domid)?;
-        }
         guest.record.arrival = None;
-        if let Err(error) = self.save(guest) {
-            // It runs. The next agent does all of it again, which changes nothing but for an operator's pause meanwhile.
-            tracing::warn!(%domid, %error, "the arrival of a guest is not on record");
-        }
-        Ok(())
+        self.save(guest)
     }
 
     /// Removes what is left of a guest that does not stay.

@@ -34,7 +34,7 @@ impl Agent {
         self.start_by(lock(&guest), options.paused, |config| {
             let request = build_request(config, handle(config.uuid));
             let xen = self.seams.xen.as_ref();
-            Ok(restore::restore(xen, &request, file)?)
+            Ok(restore::restore(xen, &request, file, &mut |_| {})?)
         })
     }
 }

@@ -21,8 +21,6 @@ pub struct DomainFacts<'a> {
     pub vcpus_online: u32,
     /// Vcpus there can be.
     pub vcpus_max: u32,
-    /// Xenstore page (mfn for PV, gfn otherwise) and port.
-    pub store: (u64, Port),
 }
 
 /// Facts that stand under `/vm/<uuid>`.
@@ -97,8 +95,6 @@ pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
     );
     tree.value(format!("{root}/memory/videoram"), "0");
     tree.value(format!("{root}/domid"), facts.domid.to_string());
-    tree.value(format!("{root}/store/port"), facts.store.1.to_string());
-    tree.value(format!("{root}/store/ring-ref"), facts.store.0.to_string());
     for vcpu in 0..facts.vcpus_max {
         let state = if vcpu < facts.vcpus_online {
             "online"
@@ -107,6 +103,13 @@ pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
         };
         tree.value(format!("{root}/cpu/{vcpu}/availability"), state);
     }
+}
+
+/// Adds where the guest's xenstore page is (mfn for PV, gfn otherwise), and its port.
+pub fn store(tree: &mut Tree, frame: u64, port: Port) {
+    let root = paths::domain(tree.guest());
+    tree.value(format!("{root}/store/port"), port.to_string());
+    tree.value(format!("{root}/store/ring-ref"), frame.to_string());
 }
 
 /// Adds what goes by the guest's uuid, and where it is.

@@ -29,10 +29,12 @@ use error::Step;
 use memory::Memory;
 use std::fs::File;
 use xen_abi::domain::DomainKind;
+use xen_abi::ids::DomId;
 use xen_stream::libxc::Record;
 use xen_stream::{Event, Layer, Mode, Reader};
 
-/// Restores a domain, paused, without devices, from a file that stands at the libxl stream's header.
+/// Restores a domain, paused, without devices, from a file that stands at the libxl stream's header. `made` is told which one it is while its memory is
+/// still to come.
 ///
 /// # Errors
 /// See [`RestoreError`]. No domain is left then, except for [`RestoreError::LeftBehind`].
@@ -40,12 +42,14 @@ pub fn restore(
     host: &dyn Hypervisor,
     request: &BuildRequest,
     file: File,
+    made: &mut dyn FnMut(DomId),
 ) -> Result<Built, RestoreError> {
     let mut reader = Reader::new(file, Layer::Libxl, Mode::Plain);
     // A file that is no image at all is refused before there is a domain.
     begin(&mut reader, request.kind)?;
     let newborn = Newborn::create(host, request)?;
     let domid = newborn.domid;
+    made(domid);
     match fill(&newborn, &mut reader) {
         Ok(built) => {
             newborn.finish();

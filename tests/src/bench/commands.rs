@@ -220,7 +220,7 @@ fn round_of(timings: &[Timing], step: usize, round: u32) -> Option<f64> {
 }
 
 /// The median of the rounds after the first, in milliseconds.
-fn warm(timings: &[Timing], step: usize) -> Option<f64> {
+pub(super) fn warm(timings: &[Timing], step: usize) -> Option<f64> {
     let mut values: Vec<f64> = timings
         .iter()
         .filter(|timing| timing.step == step && timing.round > 0)

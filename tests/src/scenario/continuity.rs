@@ -105,10 +105,13 @@ impl<'a> Client<'a> {
     /// When one was lost, or the connection was.
     pub fn stop(self) -> Result<(u64, f64)> {
         self.host.sh("touch /tmp/client.stop")?;
-        let ended = self
+        let ended = self.host.wait_until(
+            "test -s /tmp/client.out || test -s /tmp/client.err",
+            deadline::SETTLE,
+        );
+        let said = self
             .host
-            .wait_until("test -s /tmp/client.out || test -s /tmp/client.err", deadline::SETTLE);
-        let said = self.host.sh("cat /tmp/client.err /tmp/client.out; rm -f /tmp/client.*")?;
+            .sh("cat /tmp/client.err /tmp/client.out; rm -f /tmp/client.*")?;
         ended.with_context(|| said.clone())?;
         let words: Vec<&str> = said.split_whitespace().collect();
         let [count, worst] = words.as_slice() else {

@@ -164,7 +164,7 @@ fn a_host_that_does_not_answer_as_it_should_is_quoted() {
     }
     let banner = line.here.host.file("banner");
     std::fs::write(&banner, Message::Banner.bytes()).unwrap();
-    let gone = format!("cat {}; head -c 2000 >/dev/null", shown(&banner));
+    let gone = format!("sh -c 'cat {}; head -c 2000 > /dev/null'", shown(&banner));
     let said = to(&line.here, &gone);
     assert!(
         said.code == 1 && said.err.contains("resuming at sender"),
