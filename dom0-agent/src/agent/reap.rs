@@ -281,7 +281,9 @@ fn restarts(action: ShutdownAction) -> bool {
     )
 }
 
-pub(super) fn action_for(events: &EventActions, reason: ShutdownReason) -> ShutdownAction {
+/// What a configuration says about a guest that stopped for this reason.
+#[must_use]
+pub fn action_for(events: &EventActions, reason: ShutdownReason) -> ShutdownAction {
     match reason {
         ShutdownReason::Poweroff | ShutdownReason::Suspend => events.on_poweroff,
         ShutdownReason::Reboot => events.on_reboot,

@@ -94,7 +94,7 @@ const STOP_HELP: &[(&str, &str)] = &[
     ),
     (
         "-F",
-        "fall back to an ACPI power event where there are no PV drivers",
+        "press the guest's ACPI button where it has no PV drivers",
     ),
 ];
 
@@ -127,7 +127,10 @@ pub static COMMANDS: &[Command] = &[
                 "-n, --dryrun",
                 "show the resulting configuration as JSON and do nothing",
             ),
-            ("-F", "stay in the foreground until the domain is gone"),
+            (
+                "-F",
+                "stay in the foreground, through restarts, until the guest is gone",
+            ),
             ("-e", "let nobody act on the domain's events"),
             ("-d, --debug", "show the resulting configuration on stderr"),
             (
@@ -293,7 +296,7 @@ pub static COMMANDS: &[Command] = &[
             ("-p", "leave the domain paused after restoring it"),
             ("-c", "attach to its console"),
             ("-e", "do not act when it stops"),
-            ("-F", "wait until it is gone"),
+            ("-F", "wait, through restarts, until it is gone"),
             ("-d", "show its configuration"),
             ("-V, --vncviewer", "no display is served; accepted"),
             ("-A, --vncviewer-autopass", "no display is served; accepted"),
