@@ -137,7 +137,10 @@ impl Agent {
                 Ok(())
             }
             Decision::Forget | Decision::Destroy => self.give_up(guest),
-            Decision::Restart => self.restart_guest(guest).map(drop),
+            Decision::Restart => {
+                name_what_is_not_done(&guest);
+                self.restart_guest(guest).map(drop)
+            }
             Decision::Adopt => self.adopt(guest),
             Decision::GoOn => self.go_on(&mut guest),
             Decision::Dump => {
@@ -185,6 +188,21 @@ impl Agent {
     fn restart_guest(&self, mut guest: MutexGuard<'_, Guest>) -> Result<DomId, AgentError> {
         self.take_down(&mut guest)?;
         self.start(guest, false)
+    }
+}
+
+/// Actions that are more than a restart, and of which the restart is all that is done.
+fn name_what_is_not_done(guest: &Guest) {
+    let Some((reason, _)) = guest.down else {
+        return;
+    };
+    let action = action_for(&guest.record.config.events, reason);
+    if matches!(
+        action,
+        ShutdownAction::RenameRestart | ShutdownAction::SoftReset
+    ) {
+        let (name, wanted) = (&guest.record.config.name, action.as_str());
+        tracing::warn!(name, wanted, "not there yet: the guest is restarted");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every command of stock xl: what it is called, what it takes, and who runs it. Help, man page and completions are made from this table.
+//! Every command of stock xl, of all supported releases: what it is called, what it takes, and who runs it. Help, man page and completions are made from this table.
 
 use super::getopt::{Opt, flag, valued};
 use super::reach::Failure;
@@ -692,6 +692,16 @@ pub static COMMANDS: &[Command] = &[
         "qemu-monitor-command",
         "<Domain> <Command>",
         "Issue a qemu monitor command to the device model of a domain",
+    ),
+    command(
+        "xenstore-quota-get",
+        "<Domain>|-g",
+        "List global or domain specific Xenstore quotas",
+    ),
+    command(
+        "xenstore-quota-set",
+        "<Domain>|-g <quota>=<val>...",
+        "Set global or domain specific Xenstore quotas",
     ),
     command("help", "[command]", "Print help").runs(help::run),
 ];
