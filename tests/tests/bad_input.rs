@@ -46,6 +46,20 @@ const CASES: &[Case] = &[
         words: &["/no/rd"],
     },
     Case {
+        what: "corrupt ramdisk",
+        before: "dd if=/dev/urandom of=/tmp/junk bs=64k count=4 2>/dev/null; printf junk | dd of=/tmp/junk conv=notrunc 2>/dev/null",
+        config: "name=\"x\"\nkernel=\"/lab/guest/vmlinuz\"\nramdisk=\"/tmp/junk\"\nmemory=128\n",
+        code: 3,
+        words: &["initrd /tmp/junk is not a ramdisk", "byte 0"],
+    },
+    Case {
+        what: "truncated ramdisk",
+        before: "head -c 300000 /lab/guest/initrd > /tmp/short",
+        config: "name=\"x\"\nkernel=\"/lab/guest/vmlinuz\"\nramdisk=\"/tmp/short\"\nmemory=128\n",
+        code: 3,
+        words: &["initrd /tmp/short is cut short", "cpio"],
+    },
+    Case {
         what: "not enough memory",
         before: "",
         config: "GOOD\nname=\"x\"\nmemory=900000\n",

@@ -140,7 +140,10 @@ impl Agent {
                 Ok(())
             }
             Decision::Forget | Decision::Destroy => self.give_up(guest),
-            Decision::Restart => self.restart_guest(guest).map(drop),
+            Decision::Restart => {
+                name_what_is_not_done(&guest);
+                self.restart_guest(guest).map(drop)
+            }
             Decision::Adopt => self.adopt(guest),
             Decision::GoOn => self.go_on(&mut guest),
             Decision::TakeBack => self.take_back(guest),
@@ -194,6 +197,21 @@ impl Agent {
     fn restart_guest(&self, mut guest: MutexGuard<'_, Guest>) -> Result<DomId, AgentError> {
         self.take_down(&mut guest)?;
         self.start(guest, false)
+    }
+}
+
+/// Actions that are more than a restart, and of which the restart is all that is done.
+fn name_what_is_not_done(guest: &Guest) {
+    let Some((reason, _)) = guest.down else {
+        return;
+    };
+    let action = action_for(&guest.record.config.events, reason);
+    if matches!(
+        action,
+        ShutdownAction::RenameRestart | ShutdownAction::SoftReset
+    ) {
+        let (name, wanted) = (&guest.record.config.name, action.as_str());
+        tracing::warn!(name, wanted, "not there yet: the guest is restarted");
     }
 }
 
@@ -295,7 +313,9 @@ fn restarts(action: ShutdownAction) -> bool {
     )
 }
 
-pub(super) fn action_for(events: &EventActions, reason: ShutdownReason) -> ShutdownAction {
+/// What a configuration says about a guest that stopped for this reason.
+#[must_use]
+pub fn action_for(events: &EventActions, reason: ShutdownReason) -> ShutdownAction {
     match reason {
         ShutdownReason::Poweroff | ShutdownReason::Suspend => events.on_poweroff,
         ShutdownReason::Reboot => events.on_reboot,

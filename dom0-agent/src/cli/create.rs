@@ -2,16 +2,12 @@
 
 use super::agent::AskError;
 use super::reach::Failure;
-use super::{Call, USAGE, config_file, console, help, table};
+use super::{Call, USAGE, config_file, console, follow, help, table};
 use crate::config::domain::DomainConfig;
 use crate::config::unserved;
 use crate::format::json;
 use parapet_wire::agent::{Cost, Create, Reply, Request};
-use std::time::Duration;
-use xen_abi::ids::DomId;
-
-/// How often `-F` looks whether the guest is still there, besides being told.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+use xen_abi::ids::{DomId, Handle};
 
 /// `create`.
 ///
@@ -62,16 +58,17 @@ pub fn run(call: &mut Call<'_>) -> Result<u8, Failure> {
         )?;
     }
     if with_console {
-        return console::attach(call, domid, console::DEFAULT_ESCAPE, |call| {
+        console::attach(call, domid, console::DEFAULT_ESCAPE, |call| {
             if paused {
                 Ok(())
             } else {
                 call.reach.domains()?.unpause(domid).map_err(Failure::from)
             }
-        });
+        })?;
     }
     if call.parsed.has('F') {
-        wait_for_end(call, domid)?;
+        let uuid = Handle(loaded.config.uuid.into_bytes());
+        follow::to_the_end(call, domid, uuid, Some(&loaded.config))?;
     }
     Ok(0)
 }
@@ -112,21 +109,13 @@ fn sources(call: &Call<'_>) -> Result<(Option<String>, Vec<String>), ()> {
     Ok((path, overrides))
 }
 
-/// Returns when the domain is gone.
+/// Returns when the guest in this domain is gone for good.
+///
+/// # Errors
+/// As [`follow::to_the_end`].
 pub(super) fn wait_for_end(call: &mut Call<'_>, domid: DomId) -> Result<(), Failure> {
-    writeln!(
-        call.err,
-        "Waiting for domain {domid} to die [pid {}]",
-        std::process::id()
-    )?;
-    let releases = call.reach.watching_store()?.watch("@releaseDomain")?;
-    while call
-        .reach
-        .domains()?
-        .domain_info(domid)?
-        .is_some_and(|info| !info.dying)
-    {
-        let _ = releases.next_timeout(LOOK_AGAIN);
+    match call.reach.domains()?.domain_info(domid)? {
+        Some(info) => follow::to_the_end(call, domid, info.handle, None),
+        None => Ok(()),
     }
-    Ok(())
 }

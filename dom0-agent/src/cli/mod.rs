@@ -14,6 +14,7 @@ pub mod create;
 pub mod details;
 pub mod domain;
 pub mod dump;
+pub mod follow;
 pub mod getopt;
 pub mod help;
 pub mod info;

@@ -1,4 +1,4 @@
-//! Every command of stock xl: what it is called, what it takes, and who runs it. Help, man page and completions are made from this table.
+//! Every command of stock xl, of all supported releases: what it is called, what it takes, and who runs it. Help, man page and completions are made from this table.
 
 use super::getopt::{Opt, flag, valued};
 use super::reach::Failure;
@@ -95,7 +95,7 @@ const STOP_HELP: &[(&str, &str)] = &[
     ),
     (
         "-F",
-        "fall back to an ACPI power event where there are no PV drivers",
+        "press the guest's ACPI button where it has no PV drivers",
     ),
 ];
 
@@ -128,7 +128,10 @@ pub static COMMANDS: &[Command] = &[
                 "-n, --dryrun",
                 "show the resulting configuration as JSON and do nothing",
             ),
-            ("-F", "stay in the foreground until the domain is gone"),
+            (
+                "-F",
+                "stay in the foreground, through restarts, until the guest is gone",
+            ),
             ("-e", "let nobody act on the domain's events"),
             ("-d, --debug", "show the resulting configuration on stderr"),
             (
@@ -324,7 +327,7 @@ pub static COMMANDS: &[Command] = &[
             ("-p", "leave the domain paused after restoring it"),
             ("-c", "attach to its console"),
             ("-e", "do not act when it stops"),
-            ("-F", "wait until it is gone"),
+            ("-F", "wait, through restarts, until it is gone"),
             ("-d", "show its configuration"),
             ("-V, --vncviewer", "no display is served; accepted"),
             ("-A, --vncviewer-autopass", "no display is served; accepted"),
@@ -737,6 +740,16 @@ pub static COMMANDS: &[Command] = &[
         "qemu-monitor-command",
         "<Domain> <Command>",
         "Issue a qemu monitor command to the device model of a domain",
+    ),
+    command(
+        "xenstore-quota-get",
+        "<Domain>|-g",
+        "List global or domain specific Xenstore quotas",
+    ),
+    command(
+        "xenstore-quota-set",
+        "<Domain>|-g <quota>=<val>...",
+        "Set global or domain specific Xenstore quotas",
     ),
     command("help", "[command]", "Print help").runs(help::run),
 ];

@@ -347,8 +347,9 @@ fn name_what_is_not_acted_on(view: &mut View<'_>, config: &DomainConfig) {
                 .is_some_and(|s| !key.is_idle(&s.value.kind))
         })
         .map(|key| key.name.to_owned());
+    let soft_reset_set = view.text("on_soft_reset").is_some();
     let names = keys
-        .chain(unserved::of_events(&config.events))
+        .chain(unserved::of_events(&config.events, soft_reset_set))
         .chain(unserved::of_protection(&config.protect))
         .chain(config.disks.iter().flat_map(unserved::of_disk))
         .chain(config.vifs.iter().flat_map(unserved::of_vif));

@@ -75,8 +75,14 @@ pub struct Key {
     pub handling: Handling,
 }
 
-/// Switches that are on unless they are switched off; every other number is 0 unless it is set.
-const ON_ANYWAY: [&str; 2] = ["acpi", "hap"];
+/// Numbers that are not 0 unless they are set.
+const ANYWAY: [(&str, i64); 5] = [
+    ("acpi", 1),
+    ("altp2m_count", 10),
+    ("hap", 1),
+    ("xen_platform_pci_bar_uc", 1),
+    ("xenstore_feature_mask", 0xffff_ffff),
+];
 
 impl Key {
     /// Whether a value asks for nothing beside what happens anyway, so that nobody needs to hear that it is not obeyed.
@@ -84,7 +90,8 @@ impl Key {
     pub fn is_idle(&self, value: &ValueKind) -> bool {
         match value {
             ValueKind::Atom(text) => {
-                let anyway = i64::from(ON_ANYWAY.contains(&self.name));
+                let anyway = ANYWAY.iter().find(|(name, _)| *name == self.name);
+                let anyway = anyway.map_or(0, |(_, number)| *number);
                 self.shape == Shape::Number && c_long(text) == Some(anyway)
             }
             ValueKind::List(items) => items.is_empty(),
@@ -148,6 +155,8 @@ pub const KEYS: &[Key] = &[
     acted("uuid", Text),
     carried("oos", Any, Number),
     carried("pool", Any, Text),
+    carried("xenstore_feature_mask", Any, Number),
+    carried("xenstore_quota", Any, List),
     carried("pvshim", Pvh, Number),
     carried("pvshim_path", Pvh, Text),
     carried("pvshim_cmdline", Pvh, Text),
@@ -155,7 +164,6 @@ pub const KEYS: &[Key] = &[
     acted("cpu_weight", Number),
     acted("cap", Number),
     carried("period", Any, Number),
-    carried("budget", Any, Number),
     carried("slice", Any, Number),
     carried("latency", Any, Number),
     carried("extratime", Any, Number),
@@ -230,6 +238,7 @@ pub const KEYS: &[Key] = &[
     carried("mca_caps", Hvm, List),
     carried("firmware", Hvm, Text),
     carried("altp2m", Any, Text),
+    carried("altp2m_count", Any, Number),
     carried("vmtrace_buf_kb", Any, Number),
     carried("ioports", Any, List),
     carried("irqs", Any, List),
@@ -296,11 +305,14 @@ pub const KEYS: &[Key] = &[
     carried("vkb_device", Hvm, Number),
     carried("soundhw", Hvm, Text),
     carried("xen_platform_pci", Hvm, Number),
+    carried("xen_platform_pci_bar_uc", Hvm, Number),
     carried("vendor_device", Hvm, Text),
     carried("gic_version", Arm, Text),
     carried("tee", Arm, Text),
     carried("sve", Arm, Text),
     carried("nr_spis", Arm, Number),
+    carried("trap_unmapped_accesses", Any, Number),
+    carried("arm_sci", Arm, Text),
     carried("vkb", Any, List),
     carried("virtio", Any, List),
     carried("xend_suspend_evtchn_compat", Any, Number),

@@ -43,14 +43,16 @@ pub fn of_vif(vif: &VifSpec) -> Vec<String> {
     named("vif", &cases)
 }
 
-/// Event actions of which only a part is done, as `KEY=ACTION`.
+/// Event actions of which only a part is done, as `KEY=ACTION`. A soft reset counts only where it was asked for (`soft_reset_set`): nearly no guest
+/// ever does one, and everybody has it by default.
 #[must_use]
-pub fn of_events(events: &EventActions) -> Vec<String> {
+pub fn of_events(events: &EventActions, soft_reset_set: bool) -> Vec<String> {
     let all = [
         ("on_poweroff", events.on_poweroff),
         ("on_reboot", events.on_reboot),
         ("on_watchdog", events.on_watchdog),
         ("on_crash", events.on_crash),
+        ("on_soft_reset", events.on_soft_reset),
     ];
     let asks_for_more = |action| match action {
         ShutdownAction::Destroy
@@ -61,6 +63,7 @@ pub fn of_events(events: &EventActions) -> Vec<String> {
         ShutdownAction::RenameRestart | ShutdownAction::SoftReset => true,
     };
     all.into_iter()
+        .filter(|(key, _)| *key != "on_soft_reset" || soft_reset_set)
         .filter(|(_, action)| asks_for_more(*action))
         .map(|(key, action)| format!("{key}={}", action.as_str()))
         .collect()

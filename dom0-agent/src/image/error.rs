@@ -4,6 +4,7 @@
 //! unpacking worker. [`ImageError`] adds the file.
 
 use super::limits;
+use super::ramdisk::Container;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
@@ -132,6 +133,39 @@ pub enum Fault {
         promised: u64,
         /// Bytes that came.
         got: u64,
+    },
+    /// No ramdisk that a kernel knows.
+    #[error(
+        "is not a ramdisk: at byte {position} it has {start}, which no kernel unpacks; give a cpio archive (newc), plain or \
+             packed with gzip, bzip2, lzma, xz, lzo, lz4 (legacy) or zstd, or a file system image"
+    )]
+    NotARamdisk {
+        /// Where something else should be.
+        position: u64,
+        /// What is there, in hex.
+        start: String,
+    },
+    /// A ramdisk that ends before its own headers say.
+    #[error(
+        "is cut short: its {container} data goes on to byte {promised} at least, the file ends at byte {have}; copy the file again"
+    )]
+    RamdiskCut {
+        /// What it is.
+        container: Container,
+        /// Bytes that there should be, at least.
+        promised: u64,
+        /// Bytes that there are.
+        have: u64,
+    },
+    /// A ramdisk that contradicts itself.
+    #[error("has damaged {container} data at byte {position} ({what}); copy the file again")]
+    RamdiskDamaged {
+        /// What it is.
+        container: Container,
+        /// Where.
+        position: u64,
+        /// What is wrong.
+        what: String,
     },
     /// The ELF file is malformed.
     #[error("holds a malformed ELF file: {what}")]

@@ -12,6 +12,12 @@ pub const MAX_KERNEL_FILE: u64 = 256 * MIB;
 pub const MAX_UNPACKED: u64 = 512 * MIB;
 /// Largest initrd, in bytes. It must lie in guest memory as it is; the rest of the guest has to fit beside it.
 pub const MAX_INITRD: u64 = 1024 * MIB;
+/// Most archives looked at in one initrd. A distribution's has three: microcode, its own early files, the rest.
+pub const MAX_ARCHIVES: usize = 64;
+/// Most entries looked at in one cpio archive; what lies beyond is believed. A whole live system has a few hundred thousand.
+pub const MAX_CPIO_ENTRIES: usize = 1 << 20;
+/// Longest name in a cpio archive, in bytes with its end: what Linux unpacks.
+pub const MAX_CPIO_NAME: u64 = 4096;
 /// Most memory an xz decoder may take for its dictionary, in KiB. The kernel build uses at most 128 MiB.
 pub const MAX_XZ_DICTIONARY_KIB: u32 = 192 * 1024;
 /// A block of the legacy lz4 frame unpacks to at most this many bytes (fixed by the format).

@@ -4,10 +4,10 @@
 //!                                   ┌───────── worker process ─────────────────┐
 //!   vmlinuz ─▶ source ─▶ cache ─miss▶ bzimage ▶ unpack ▶ elf + notes ▶ compact ─▶ memfd + metadata ─▶ store (later)
 //!                          └──hit───────────────────────────────────────────────▶ LoadedKernel ─▶ build
-//!   initrd  ─▶ source ──────────────────────────────────────────────────────────▶ Initrd ───────▶ build
+//!   initrd  ─▶ source ─▶ ramdisk (its headers are judged) ──────────────────────▶ Initrd ───────▶ build
 //! ```
 //!
-//! The files are untrusted: the parsers are pure, bounded by [`limits`] and run in a sandbox ([`worker`], [`sandbox`]).
+//! The files are untrusted: the parsers are pure and bounded by [`limits`]; what unpacks runs in a sandbox ([`worker`], [`sandbox`]).
 //! Nothing here knows a domain.
 
 pub mod bzimage;
@@ -19,6 +19,7 @@ pub mod initrd;
 pub mod limits;
 pub mod loaded;
 pub mod notes;
+pub mod ramdisk;
 pub mod sandbox;
 pub mod source;
 mod store;

@@ -8,7 +8,10 @@
 //! gives its position, and strips whatever follows the frame. Pure. Source: RFC 8878, section 3.1.
 
 const MAGIC: usize = 4;
-const BLOCK_HEADER: usize = 3;
+/// Bytes of a block's header.
+pub const BLOCK_HEADER: usize = 3;
+/// Most bytes of a frame's header: magic, descriptor, window, dictionary, content size.
+pub const LONGEST_HEADER: usize = MAGIC + 1 + 1 + 4 + 8;
 const CHECKSUM: usize = 4;
 
 /// The extent of a frame.
@@ -34,11 +37,31 @@ pub enum Broken {
     },
 }
 
-/// Walks the block headers of the frame that `data` starts with.
+/// What stands in front of a frame's blocks, or behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes before the first block.
+    pub length: usize,
+    /// Bytes behind the last block.
+    pub checksum: usize,
+    /// Unpacked size, where the frame says it.
+    pub content_size: Option<u64>,
+}
+
+/// One block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Bytes behind its header.
+    pub body: usize,
+    /// None follows.
+    pub is_last: bool,
+}
+
+/// Reads the header of the frame that `data` starts with.
 ///
 /// # Errors
-/// The frame is incomplete or malformed.
-pub fn walk(data: &[u8]) -> Result<Frame, Broken> {
+/// The header is incomplete or malformed.
+pub fn header(data: &[u8]) -> Result<Header, Broken> {
     let descriptor = *data.get(MAGIC).ok_or(Broken::Truncated)?;
     if descriptor & 0x08 != 0 {
         return Err(Broken::Damaged {
@@ -56,37 +79,66 @@ pub fn walk(data: &[u8]) -> Result<Frame, Broken> {
         _ => 8,
     };
     let content_size = content_size(data.get(at..at + size_bytes).ok_or(Broken::Truncated)?);
-    at += size_bytes;
+    Ok(Header {
+        length: at + size_bytes,
+        checksum: if descriptor & 0x04 != 0 { CHECKSUM } else { 0 },
+        content_size,
+    })
+}
+
+/// Reads the header of the block that `data` starts with; a fault is at offset 0.
+///
+/// # Errors
+/// The header is incomplete or malformed.
+pub fn block(data: &[u8]) -> Result<Block, Broken> {
+    let header = data.get(..BLOCK_HEADER).ok_or(Broken::Truncated)?;
+    let header = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+    let size = (header >> 3) as usize;
+    let body = match (header >> 1) & 3 {
+        0 | 2 => size,
+        1 => 1,
+        _ => {
+            return Err(Broken::Damaged {
+                at: 0,
+                what: "a block of the reserved type",
+            });
+        }
+    };
+    Ok(Block {
+        body,
+        is_last: header & 1 != 0,
+    })
+}
+
+/// Walks the block headers of the frame that `data` starts with.
+///
+/// # Errors
+/// The frame is incomplete or malformed.
+pub fn walk(data: &[u8]) -> Result<Frame, Broken> {
+    let header = header(data)?;
+    let mut at = header.length;
     // Each pass moves on by at least a block header, so the input bounds the loop.
     loop {
-        let header = data.get(at..at + BLOCK_HEADER).ok_or(Broken::Truncated)?;
-        let header = u32::from_le_bytes([header[0], header[1], header[2], 0]);
-        let size = (header >> 3) as usize;
-        let body = match (header >> 1) & 3 {
-            0 | 2 => size,
-            1 => 1,
-            _ => {
-                return Err(Broken::Damaged {
-                    at,
-                    what: "a block of the reserved type",
-                });
-            }
-        };
-        at += BLOCK_HEADER + body;
+        let rest = data.get(at..).ok_or(Broken::Truncated)?;
+        let block = block(rest).map_err(|broken| match broken {
+            Broken::Damaged { what, .. } => Broken::Damaged { at, what },
+            Broken::Truncated => Broken::Truncated,
+        })?;
+        at += BLOCK_HEADER + block.body;
         if at > data.len() {
             return Err(Broken::Truncated);
         }
-        if header & 1 != 0 {
+        if block.is_last {
             break;
         }
     }
-    let length = at + if descriptor & 0x04 != 0 { CHECKSUM } else { 0 };
+    let length = at + header.checksum;
     if length > data.len() {
         return Err(Broken::Truncated);
     }
     Ok(Frame {
         length,
-        content_size,
+        content_size: header.content_size,
     })
 }
 

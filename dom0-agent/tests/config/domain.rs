@@ -261,8 +261,27 @@ fn parts_without_effect_are_named_once_in_the_same_warning() {
 }
 
 #[test]
+fn a_soft_reset_is_named_where_it_was_asked_for() {
+    let named = |text: &str| said(text).contains("on_soft_reset=");
+    assert!(!named("vcpus=1\n"), "the default");
+    assert!(named("on_soft_reset='soft-reset'\n"));
+    assert!(named("on_soft_reset='rename-restart'\n"));
+}
+
+#[test]
+fn what_newer_releases_brought_is_named_unless_it_asks_for_nothing() {
+    let text = "xenstore_feature_mask=5\nxenstore_quota=['nodes=10']\naltp2m_count=3\n\
+        trap_unmapped_accesses=1\narm_sci='type=scmi_smc'\nxen_platform_pci_bar_uc=0\n";
+    let warning = "x.cfg: warning: kept but not acted on yet: xenstore_feature_mask, \
+        xenstore_quota, altp2m_count, trap_unmapped_accesses\n";
+    assert_eq!(said(text), warning);
+    let idle = "xenstore_feature_mask=0xffffffff\nxenstore_quota=[]\naltp2m_count=10\ntrap_unmapped_accesses=0\n";
+    assert_eq!(said(idle), "");
+}
+
+#[test]
 fn parts_that_ask_for_what_happens_anyway_are_not_named() {
-    let text = "on_crash='preserve'\non_soft_reset='soft-reset'\nprotect_heartbeat_timeout=5\n\
+    let text = "on_crash='preserve'\non_soft_reset='restart'\nprotect_heartbeat_timeout=5\n\
         disk=['/a,raw,xvda,rw,direct-io-safe,untrusted,specification=xen']\n\
         vif=['script=/etc/xen/scripts/vif-bridge,bridge=br0,model=e1000,untrusted']\n";
     assert_eq!(said(text), "");

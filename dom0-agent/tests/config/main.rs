@@ -4,3 +4,4 @@ mod devices;
 mod domain;
 mod parse;
 mod refusals;
+mod stock;

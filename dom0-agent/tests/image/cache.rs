@@ -312,16 +312,16 @@ fn the_worker_has_given_up_everything_before_it_reads() {
 }
 
 #[test]
-fn an_initrd_is_judged_by_its_size_only() {
+fn an_initrd_that_is_missing_empty_or_changes_is_named() {
     let world = World::new();
-    let path = world.file("initrd", b"\x1f\x8bwhatever");
+    let path = world.file("initrd", b"\x1f\x8b\x08\0 whatever comes");
     let initrd = Initrd::open(&path).unwrap();
-    assert_eq!(initrd.size(), 10);
-    let mut bytes = [0; 4];
-    initrd.read_at(&mut bytes, 6).unwrap();
-    assert_eq!(&bytes, b"ever");
+    assert_eq!(initrd.size(), 19);
+    let mut bytes = [0; 5];
+    initrd.read_at(&mut bytes, 14).unwrap();
+    assert_eq!(&bytes, b"comes");
     assert!(matches!(
-        initrd.read_at(&mut bytes, 7),
+        initrd.read_at(&mut bytes, 15),
         Err(ImageError::Changed {
             role: Role::Initrd,
             ..

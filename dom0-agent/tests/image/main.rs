@@ -8,4 +8,5 @@
 mod cache;
 mod elf;
 mod kernels;
+mod ramdisk;
 mod unpack;

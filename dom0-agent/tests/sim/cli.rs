@@ -2,12 +2,12 @@
 
 use crate::support::desk::{Desk, Row, check, say};
 use dom0_agent::cli::table::COMMANDS;
-use std::time::Duration;
 use xen_abi::ids::DomId;
 use xen_sim::GuestSpec;
 
 mod absent;
 mod migrate;
+mod power;
 mod save;
 
 #[test]
@@ -321,45 +321,6 @@ fn create_ends_with_the_codes_that_clients_know() {
         said.code == 1 && said.err.contains("the agent is not running"),
         "{said:?}"
     );
-    desk.host.assert_clean();
-}
-
-#[test]
-fn shutdown_waits_for_what_the_guest_does() {
-    let mut desk = Desk::new();
-    let domid = desk.guest("web1");
-    check(
-        &desk,
-        &[
-            ("shutdown", 2, "", "require -a or a domain"),
-            ("shutdown -a web1", 1, "", "either -a or a domain"),
-            ("shutdown nosuch", 1, "", "nosuch is an invalid"),
-            ("shutdown 99", 1, "", "99"),
-            ("shutdown Domain-0", 1, "", "dom0"),
-        ],
-    );
-    let reach = desk.reach();
-    let world = desk.host.world.clone();
-    let said = std::thread::scope(|scope| {
-        let command = scope.spawn(|| say(&reach, &["shutdown", "web1", "-F", "-ww"]));
-        let host = &mut desk.host;
-        let done = world.wait_until(Duration::from_secs(30), || {
-            host.settle();
-            command.is_finished()
-        });
-        assert!(done);
-        command.join().unwrap()
-    });
-    assert_eq!(said.code, 0, "{said:?}");
-    assert!(
-        said.err.contains(&format!("Shutting down domain {domid}")),
-        "{said:?}"
-    );
-    assert!(
-        said.err.contains("Waiting for 1 domains") && said.err.contains("has been destroyed"),
-        "{said:?}"
-    );
-    assert_eq!(said.out, "");
     desk.host.assert_clean();
 }
 

@@ -96,9 +96,30 @@ const CASES: &[Case] = &[
         words: &["empty.rd", "empty"],
     },
     Case {
+        what: "an initrd of nonsense",
+        spoil: |host, config| {
+            let path = write(host, "nonsense.rd", b"this was a ramdisk once");
+            config.boot.ramdisk = Some(path.display().to_string());
+        },
+        kind: FailureKind::Failed,
+        words: &["nonsense.rd", "is not a ramdisk", "byte 0"],
+    },
+    Case {
+        what: "an initrd that is cut short",
+        spoil: |host, config| {
+            let path = write(host, "short.rd", b"\x28\xb5\x2f\xfd\x04\x58\x01\x00");
+            config.boot.ramdisk = Some(path.display().to_string());
+        },
+        kind: FailureKind::Failed,
+        words: &["short.rd", "cut short", "zstd"],
+    },
+    Case {
         what: "an initrd that does not fit",
         spoil: |host, config| {
-            let path = host.image("big.rd", 20 << 10);
+            // As lzo begins.
+            let mut bytes = b"\x89LZO".to_vec();
+            bytes.resize(20 << 20, 1);
+            let path = write(host, "big.rd", &bytes);
             config.boot.ramdisk = Some(path.display().to_string());
         },
         kind: FailureKind::Failed,

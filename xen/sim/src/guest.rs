@@ -108,6 +108,11 @@ impl World {
             let path = format!("control/feature-{feature}");
             let _ = domu.store().write_text(TxId::NONE, &path, "1");
         }
+        self.shared().change(|state| {
+            if let Some(domain) = state.domains.get_mut(&domid) {
+                domain.wants_events();
+            }
+        });
         Guest {
             domu,
             hung: false,

@@ -6,6 +6,7 @@ use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, DomainKind, MemoryRange, ShutdownReason, Trigger,
 };
 use xen_abi::domctl::TscInfo;
+use xen_abi::hvm::params::CALLBACK_IRQ;
 use xen_abi::ids::{DomId, Handle, VcpuId};
 use xen_host::seam::{CpuPolicy, VcpuPart};
 use zerocopy::FromZeros;
@@ -121,6 +122,13 @@ impl Domain {
             triggers: Vec::new(),
             cpu_time_ns: 0,
             dirty_log: None,
+        }
+    }
+
+    /// The kernel has drivers for Xen and says how it wants its events.
+    pub(crate) fn wants_events(&mut self) {
+        if !self.is_pv() {
+            self.hvm_params.insert(CALLBACK_IRQ, 1);
         }
     }
 
