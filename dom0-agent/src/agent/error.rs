@@ -113,12 +113,20 @@ pub enum AgentError {
         /// What is wrong.
         what: String,
     },
-    /// The guest's driver process ended, or is not ready yet: its successor, or the same order a little later, may do.
+    /// The guest's driver process ended: its successor may do it.
     #[error("driver of domain {domid}: {what}")]
     DriverAway {
         /// Whose.
         domid: DomId,
         /// What became of it.
+        what: String,
+    },
+    /// The guest's driver process cannot do it yet, or will never: the same order may be tried again for a while.
+    #[error("driver of domain {domid}: {what}")]
+    DriverBusy {
+        /// Whose.
+        domid: DomId,
+        /// What it said.
         what: String,
     },
     /// The guest did not answer.

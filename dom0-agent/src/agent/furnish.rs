@@ -326,7 +326,8 @@ fn driver(domid: DomId, error: &OrderError) -> AgentError {
     let what = error.to_string();
     match error {
         OrderError::Refused(DriverFault { retry: false, .. }) => AgentError::Driver { domid, what },
-        OrderError::Refused(_) | OrderError::Lost(_) => AgentError::DriverAway { domid, what },
+        OrderError::Refused(_) => AgentError::DriverBusy { domid, what },
+        OrderError::Lost(_) => AgentError::DriverAway { domid, what },
     }
 }
 

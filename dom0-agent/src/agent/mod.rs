@@ -19,6 +19,7 @@
 //! | `teardown.rs` | removes every trace of a guest; idempotent, the one way out |
 //! | `settle.rs` | devices: xenbus by level, driver replacement |
 //! | `hotplug.rs` | attach and detach on a running guest |
+//! | `patience.rs` | how long a driver's "not yet" is waited out |
 //! | `reap.rs` | domains that shut down or went away |
 //! | `recover.rs` | what an earlier agent left |
 
@@ -32,6 +33,7 @@ pub mod heartbeats;
 pub mod hotplug;
 pub mod links;
 pub mod migrate;
+pub mod patience;
 pub mod process;
 pub mod reap;
 pub mod receive;

@@ -5,6 +5,7 @@
 use super::error::AgentError;
 use super::furnish::order_driver;
 use super::guest::{DeviceBody, Guest, SharedGuest};
+use super::patience::Patience;
 use super::{Agent, handle, lock};
 use crate::layout::device::Place;
 use crate::layout::{Tree, device};
@@ -51,10 +52,14 @@ impl Agent {
             return Ok(());
         };
         let keys: Vec<(DeviceKind, u32)> = guest.devices.keys().copied().collect();
+        // What one device meets is no reason to leave the others as they are.
+        let mut patience = Patience::of_a_look();
+        let mut settled = Ok(());
         for key in keys {
-            self.settle_device(guest, domid, key)?;
+            let result = self.settle_device(guest, domid, key, &mut patience);
+            settled = settled.and(result);
         }
-        Ok(())
+        settled
     }
 
     fn settle_device(
@@ -62,6 +67,7 @@ impl Agent {
         guest: &mut Guest,
         domid: DomId,
         key: (DeviceKind, u32),
+        patience: &mut Patience,
     ) -> Result<(), AgentError> {
         for _ in 0..MAX_ROUNDS {
             let Some(device) = guest.devices.get(&key) else {
@@ -77,7 +83,7 @@ impl Agent {
             }
             for action in actions {
                 // Each may be repeated: what could not be finished begins again at the next look.
-                self.perform(guest, domid, key, action)
+                self.perform(guest, domid, key, action, patience)
                     .inspect_err(|_| set_phase(guest, key, before))?;
             }
         }
@@ -113,10 +119,12 @@ impl Agent {
         domid: DomId,
         key: (DeviceKind, u32),
         action: Action,
+        patience: &mut Patience,
     ) -> Result<(), AgentError> {
         match action {
             Action::Connect => {
-                let (phase, actions) = match self.connect(guest, domid, key, false) {
+                let connected = patience.outlast(|| self.connect(guest, domid, key, false));
+                let (phase, actions) = match connected {
                     Ok(()) => machine::connected(),
                     Err(error) if error.passes() => return Err(error),
                     Err(error) => {
@@ -128,7 +136,7 @@ impl Agent {
                 set_phase(guest, key, phase);
                 actions
                     .into_iter()
-                    .try_for_each(|action| self.perform(guest, domid, key, action))
+                    .try_for_each(|action| self.perform(guest, domid, key, action, patience))
             }
             Action::Disconnect => {
                 let order = match key.0 {
@@ -366,9 +374,9 @@ impl Agent {
         self.publish_error(&guest, domid, key, &fault.text);
         let (phase, actions) = machine::refused();
         set_phase(&mut guest, key, phase);
-        actions
-            .into_iter()
-            .try_for_each(|action| self.perform(&mut guest, domid, key, action))
+        actions.into_iter().try_for_each(|action| {
+            self.perform(&mut guest, domid, key, action, &mut Patience::none())
+        })
     }
 
     /// How long to wait before a driver is replaced: nothing, unless its predecessors died soon after their start too.
@@ -460,6 +468,7 @@ impl Agent {
     ) -> Result<(), AgentError> {
         // Disks come first in this order, and a guest waits for nothing as much as for them. The console comes last.
         let keys: Vec<(DeviceKind, u32)> = guest.devices.keys().copied().collect();
+        let mut patience = Patience::of_a_successor();
         for key in keys.into_iter().filter(|key| !served.contains(key)) {
             let Some(device) = guest.devices.get(&key) else {
                 continue;
@@ -472,7 +481,7 @@ impl Agent {
             if !connected {
                 continue;
             }
-            if let Err(error) = self.connect(guest, domid, key, true) {
+            if let Err(error) = patience.outlast(|| self.connect(guest, domid, key, true)) {
                 if error.passes() {
                     return Err(error);
                 }
@@ -481,7 +490,7 @@ impl Agent {
                 let (phase, actions) = machine::refused();
                 set_phase(guest, key, phase);
                 for action in actions {
-                    self.perform(guest, domid, key, action)?;
+                    self.perform(guest, domid, key, action, &mut patience)?;
                 }
             }
         }

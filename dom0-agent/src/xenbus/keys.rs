@@ -223,7 +223,14 @@ pub fn net(devid: u32, mac: [u8; 6], keys: &Keys) -> Result<ConnectNet, KeyError
             .flat_map(|queue| [queue.tx_ref.0, queue.rx_ref.0]),
         "tx-ring-ref",
     )?;
-    distinct(list.iter().map(|queue| queue.tx_port.0), "event-channel")?;
+    // Both ports of one queue may be the same one: a frontend without split event channels.
+    distinct(
+        list.iter().flat_map(|queue| {
+            let rx = (queue.rx_port != queue.tx_port).then_some(queue.rx_port.0);
+            std::iter::once(queue.tx_port.0).chain(rx)
+        }),
+        "event-channel",
+    )?;
     let features = NetFeatures {
         sg: keys.flag("feature-sg")?,
         gso_tcpv4: keys.flag("feature-gso-tcpv4")?,
@@ -366,6 +373,38 @@ mod tests {
             net(0, [0; 6], &keys(&[])).unwrap_err().key,
             "request-rx-copy"
         );
+    }
+
+    #[test]
+    fn a_port_of_one_queue_is_no_port_of_another() {
+        let queues = |ports: [[&str; 2]; 2]| {
+            let mut all = keys(&[("request-rx-copy", "1"), ("multi-queue-num-queues", "2")]);
+            for (n, [tx, rx]) in ports.into_iter().enumerate() {
+                for (key, value) in [
+                    ("tx-ring-ref", (10 + n).to_string()),
+                    ("rx-ring-ref", (20 + n).to_string()),
+                    ("event-channel-tx", tx.to_owned()),
+                    ("event-channel-rx", rx.to_owned()),
+                ] {
+                    all.insert(format!("queue-{n}/{key}"), value.as_bytes());
+                }
+            }
+            net(0, [0; 6], &all).map(|order| order.queues.len())
+        };
+        for taken in [
+            [["1", "2"], ["1", "3"]],
+            [["1", "2"], ["3", "2"]],
+            [["1", "2"], ["2", "3"]],
+            [["1", "2"], ["3", "1"]],
+        ] {
+            let refused = queues(taken).unwrap_err();
+            assert_eq!(
+                (refused.key.as_str(), refused.what),
+                ("event-channel", "used twice")
+            );
+        }
+        assert_eq!(queues([["1", "2"], ["3", "4"]]), Ok(2));
+        assert_eq!(queues([["1", "1"], ["2", "2"]]), Ok(2), "not split");
     }
 
     proptest! {

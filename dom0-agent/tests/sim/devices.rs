@@ -1,6 +1,6 @@
 //! Devices of a running guest: hot-plug, stock toolstacks, drivers that die, frontends that misbehave.
 
-use crate::support::Host;
+use crate::support::{Host, Setup};
 use dom0_agent::agent::error::AgentError;
 use dom0_agent::config::disk::{DiskSpec, parse_disk};
 use dom0_agent::config::vif::VifSpec;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use xen_abi::ids::DomId;
 use xen_abi::io::xenbus::XenbusState;
 use xen_host::xenstore::store::{StoreExt, StoreOp, TxId};
-use xen_sim::frontend::blk::BlkState;
-use xen_sim::frontend::net::NetState;
+use xen_sim::frontend::blk::{BlkFront, BlkState};
+use xen_sim::frontend::net::{Frame, NetState};
 
 const GUEST: DomId = DomId(1);
 const DISK_BACK: &str = "/local/domain/0/backend/qdisk/1/51712";
@@ -424,6 +424,71 @@ fn a_frontend_that_publishes_nonsense_is_refused_by_name() {
             "{key}"
         );
         assert_eq!(host.machine(domid).nets[&0].state(), NetState::Connected);
+        end(host);
+    }
+}
+
+/// The driver says "not yet" of a port that it cannot bind, because a dying predecessor may hold it. A guest can lie about that for ever.
+#[test]
+fn a_port_that_is_wrong_or_taken_costs_its_device_only() {
+    for real_drivers in [false, true] {
+        let mut host = Host::with(Setup {
+            real_drivers,
+            ..Setup::default()
+        });
+        let images = ["a.img", "b.img"].map(|name| host.image(name, 64));
+        let lines = format!(
+            "disk=['{},raw,xvda,rw','{},raw,xvdb,rw']\nvif=['']",
+            images[0].display(),
+            images[1].display()
+        );
+        let config = host.config("pvh", "evil", &lines);
+        host.start(config);
+        let of_the_net = host.machine(GUEST).nets[&0].ports(0).0.to_string();
+        for port in ["1023", &of_the_net] {
+            for back in [DISK_BACK, "/local/domain/0/backend/qdisk/1/51728"] {
+                host.machine(GUEST)
+                    .disks
+                    .values_mut()
+                    .for_each(BlkFront::close);
+                host.settle();
+                host.troubles.clear();
+                let machine = host.machine(GUEST);
+                let wrong = u32::from(back != DISK_BACK) * 16 + 51712;
+                for (devid, front) in &mut machine.disks {
+                    if *devid == wrong {
+                        front.override_key("event-channel", Some(port));
+                    }
+                    front.reconnect();
+                }
+                host.settle();
+                let state = host.world.xs_read(&format!("{back}/state"));
+                assert_eq!(state.as_deref(), Some("6"), "{port}");
+                let error = host.world.xs_read(&format!("{back}/error")).unwrap();
+                assert!(error.contains("event channel"), "{error}");
+                assert_eq!(
+                    host.troubles,
+                    [] as [String; 0],
+                    "it is nobody else's matter"
+                );
+                let net = host.machine(GUEST).nets.get_mut(&0).unwrap();
+                assert_eq!(net.state(), NetState::Connected);
+                assert!(net.send(&Frame::plain(&[7; 60])));
+                assert!(
+                    !real_drivers
+                        || host.world.wait_until(Duration::from_secs(30), || {
+                            !host.yard.frames_out("vif1.0").is_empty()
+                        })
+                );
+                let machine = host.machine(GUEST);
+                for (devid, front) in &machine.disks {
+                    let served = front.state() == BlkState::Connected;
+                    assert_eq!(served, *devid != wrong, "disk {devid} with port {port}");
+                }
+                // It may begin again, as itself.
+                machine.disks.remove(&wrong);
+            }
+        }
         end(host);
     }
 }

@@ -26,6 +26,7 @@ mod devices;
 mod dump;
 mod exhaust;
 mod heartbeats;
+mod hostile;
 mod input;
 mod migrate;
 mod recover;

@@ -7,6 +7,7 @@ use crate::net::queue::Setup;
 use crate::net::worker::{Tools, serve};
 use crate::ring::back::{BackRing, RingIndices, published};
 use crate::stats::Counters;
+use nix::errno::Errno;
 use parapet_wire::driver::{ConnectNet, DeviceKind, DeviceStats, DriverFault, NetQueue};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -53,8 +54,11 @@ impl Net {
             )));
         }
         for queue in &taps {
-            tap::set_offload(queue.as_fd(), features::offload(order.features))
-                .map_err(|errno| named(format!("offload of the tap: {errno}")))?;
+            match tap::set_offload(queue.as_fd(), features::offload(order.features)) {
+                // No tap but a socket between two of our programs: nobody on its other side has to be told.
+                Ok(()) | Err(Errno::ENOTTY) => {}
+                Err(errno) => return Err(named(format!("offload of the tap: {errno}"))),
+            }
         }
         let mut mapped = Vec::new();
         for queue in &order.queues {

@@ -128,7 +128,10 @@ impl Plain {
         let deadline = Instant::now() + LOCK_PATIENCE;
         while file.try_lock().is_err() {
             if Instant::now() > deadline {
-                return refuse("the disk is still locked");
+                return Err(DriverFault {
+                    text: "the disk is still locked".to_owned(),
+                    retry: true,
+                });
             }
             std::thread::yield_now();
         }
@@ -215,13 +218,19 @@ impl Plain {
     /// Binds and maps; nothing is kept on an error.
     fn hold(&self, pages: &[&[GrantRef]], ports: &[Port]) -> Result<Held, DriverFault> {
         let bind = |port: &Port| {
-            let events = self.process.open_events(Some(self.domid))?;
-            events.bind_interdomain(self.domid, *port)?;
-            Ok(events)
+            let events = self.process.open_events(Some(self.domid));
+            let events = events.map_err(|error| fault(&error))?;
+            match events.bind_interdomain(self.domid, *port) {
+                Ok(_) => Ok(events),
+                Err(error) => Err(DriverFault {
+                    text: format!("event channel {port} of domain {}: {error}", self.domid),
+                    retry: true,
+                }),
+            }
         };
         let map = |refs: &&[GrantRef]| self.process.open_grants()?.map(self.domid, refs, true);
-        let ports: Result<Vec<_>, Error> = ports.iter().map(bind).collect();
-        let ports = ports.map_err(|error| fault(&error))?;
+        let ports: Result<Vec<_>, DriverFault> = ports.iter().map(bind).collect();
+        let ports = ports?;
         let pages: Result<Vec<_>, Error> = pages.iter().map(map).collect();
         Ok(Held {
             _pages: pages.map_err(|error| fault(&error))?,

@@ -1,15 +1,15 @@
 //! Dom0 around the agent, which outlives it: driver processes, taps, bridges.
 //!
 //! A [`Yard`] plays the part of Linux. A driver in it lives until somebody kills it, whoever started it; a tap stays until it is removed. Both
-//! are in the ledger.
+//! are in the ledger. A tap's queue is one end of a socket pair; the other end is the bridge's.
 
 use super::driver::{Engine, Living};
 use dom0_agent::agent::drivers::{DriverNews, DriverSpec, NewsSink, OrderError};
 use dom0_agent::agent::links::{Link, LinkSpec, Links};
 use parapet_wire::driver::{DeviceFault, DriverFault, OrderBody, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, MutexGuard};
 use uuid::Uuid;
 use xen_sim::{ResourceKind, SimHost, World};
@@ -26,7 +26,8 @@ pub struct Told {
 #[derive(Debug, Default)]
 struct State {
     drivers: BTreeMap<Uuid, Living>,
-    taps: BTreeSet<String>,
+    /// With the bridge's ends of all queues that were ever opened.
+    taps: BTreeMap<String, Vec<UnixDatagram>>,
     bridges: BTreeSet<String>,
     told: Vec<Told>,
     last_pid: u32,
@@ -78,7 +79,21 @@ impl Yard {
     }
 
     pub fn taps(&self) -> Vec<String> {
-        self.state().taps.iter().cloned().collect()
+        self.state().taps.keys().cloned().collect()
+    }
+
+    /// Frames that came out of this tap since the last call, with the tap's header before each.
+    pub fn frames_out(&self, tap: &str) -> Vec<Vec<u8>> {
+        let state = self.state();
+        let ends = state.taps.get(tap).into_iter().flatten();
+        let mut frames = Vec::new();
+        let mut frame = vec![0; 1 << 17];
+        for end in ends {
+            while let Ok(len) = end.recv(&mut frame) {
+                frames.push(frame[..len].to_vec());
+            }
+        }
+        frames
     }
 
     /// From now on drivers refuse this kind of order with this text.
@@ -241,15 +256,28 @@ impl Yard {
     // ---- taps ----
 
     fn tap_up(&self, name: &str) -> bool {
-        let fresh = self.state().taps.insert(name.to_owned());
+        let mut state = self.state();
+        let fresh = !state.taps.contains_key(name);
         if fresh {
+            state.taps.insert(name.to_owned(), Vec::new());
             self.world.note_open(ResourceKind::Tap, name);
         }
         fresh
     }
 
+    fn queue(&self, name: &str) -> OwnedFd {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        for end in [&ours, &theirs] {
+            end.set_nonblocking(true).unwrap();
+        }
+        if let Some(ends) = self.state().taps.get_mut(name) {
+            ends.push(ours);
+        }
+        theirs.into()
+    }
+
     fn tap_down(&self, name: &str) {
-        if self.state().taps.remove(name) {
+        if self.state().taps.remove(name).is_some() {
             self.world.note_closed(ResourceKind::Tap, name);
         }
     }
@@ -281,11 +309,11 @@ impl Links for SimLinks {
             }
             return Err(text(error));
         }
-        let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+        let queues = (0..spec.queues).map(|_| self.yard.queue(&spec.ifname));
         Ok(Link {
             bridge,
             mtu: spec.mtu.unwrap_or(1500),
-            queues: (0..spec.queues).map(|_| null()).collect(),
+            queues: queues.collect(),
         })
     }
 
