@@ -43,6 +43,10 @@ pub const BLK_POLL: Duration = Duration::from_micros(20);
 pub const LOCK_RETRY: Duration = Duration::from_millis(5);
 /// Longest wait for the lock of a disk that an order may ask for.
 pub const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Longest that a disk may take to become quiet when it is frozen. The guest is suspended meanwhile, as a rule.
+pub const FREEZE_MAX: Duration = Duration::from_secs(30);
+/// How long a ring's thread may take to heed an ask, beside what the ask itself takes: a pass at most.
+pub const ASK_GRACE: Duration = Duration::from_secs(5);
 
 /// Events of a console per [`CONSOLE_PERIOD`]; the port stays masked for the rest of it. The figures are xenconsoled's.
 pub const CONSOLE_EVENTS_PER_PERIOD: u32 = 30;

@@ -1,5 +1,6 @@
 //! A correct blkfront for this crate's tests: puts requests into a ring and takes answers out, and notices a backend that breaks the rules.
 
+use super::dirty::DirtyMap;
 use super::journal::{Journal, bytes};
 use super::queue::{BlkQueue, Progress, Setup};
 use super::recover::recover;
@@ -30,6 +31,8 @@ pub struct Front {
     pub page: SharedRegion,
     pub order: ConnectDisk,
     pub journal: MemFd,
+    /// Where backends that are made from now on note writes.
+    pub tracking: Option<Arc<DirtyMap>>,
     entries: u32,
     req_prod: u32,
     rsp_cons: u32,
@@ -62,6 +65,7 @@ impl Front {
             page,
             order,
             journal,
+            tracking: None,
             entries,
             req_prod: 0,
             rsp_cons: 0,
@@ -98,6 +102,7 @@ impl Front {
             grants: self.memory.grants(),
             disk,
             counters: Arc::default(),
+            tracking: self.tracking.clone(),
         })
         .unwrap()
     }

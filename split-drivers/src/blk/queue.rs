@@ -12,11 +12,13 @@
 //! It never blocks, never reads a clock, and never looks at guest memory but through [`crate::ring`] and [`super::exec`].
 
 use super::buffers::{Buffers, Run};
+use super::dirty::DirtyMap;
 use super::exec::Mover;
 use super::journal::RingJournal;
 use super::plan::Plan;
 use super::recover::Recovered;
 use super::request::{Geometry, Request, Transfer, Way};
+use super::run::Flush;
 use super::wire::{self, MAX_REQUEST_BYTES, Status};
 use crate::disk::{Disk, Done};
 use crate::limits::{BLK_INDIRECT_PAGES, BLK_REFUSALS_LOGGED, BLK_REQUESTS_PER_PASS};
@@ -87,6 +89,8 @@ pub struct Setup<D> {
     pub disk: D,
     /// Shared by the queues of a disk.
     pub counters: Arc<Counters>,
+    /// Where to note what is written, if somebody copies the disk: known before a predecessor's requests are issued again.
+    pub tracking: Option<Arc<DirtyMap>>,
 }
 
 impl Setup<()> {
@@ -104,6 +108,7 @@ impl Setup<()> {
             grants: self.grants,
             disk,
             counters: self.counters,
+            tracking: self.tracking,
         }
     }
 }
@@ -161,6 +166,9 @@ pub struct BlkQueue<D> {
     pub(super) next_seq: u64,
     pub(super) taking: bool,
     pub(super) refusals_logged: u32,
+    /// Where writes are noted.
+    pub(super) tracking: Option<Arc<DirtyMap>>,
+    pub(super) flush: Flush,
 }
 
 impl<D: Disk> BlkQueue<D> {
@@ -200,6 +208,8 @@ impl<D: Disk> BlkQueue<D> {
             next_seq: 0,
             taking: true,
             refusals_logged: 0,
+            tracking: setup.tracking,
+            flush: Flush::Idle,
         };
         if let Some(recovered) = setup.recovered {
             queue.adopt(recovered);
@@ -263,6 +273,19 @@ impl<D: Disk> BlkQueue<D> {
     /// Takes no more requests: the queue runs dry.
     pub fn stop_taking(&mut self) {
         self.taking = false;
+    }
+
+    /// Takes requests again.
+    pub fn start_taking(&mut self) {
+        self.taking = true;
+    }
+
+    /// Requests in the ring that were not taken.
+    ///
+    /// # Errors
+    /// The guest broke the ring.
+    pub fn untaken(&self) -> Result<u32, QueueFault> {
+        Ok(self.ring.waiting()?)
     }
 
     /// The medium, for its thread to wait on.

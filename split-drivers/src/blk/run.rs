@@ -4,6 +4,7 @@
 //! it ends); the buffer is given back only when the data has reached the guest. It decides nothing about the ring or the journal but the count of starts.
 
 use super::buffers::Run;
+use super::dirty::DirtyMap;
 use super::queue::{BlkQueue, QueueFault, Stage};
 use super::request::Way;
 use super::wire::Status;
@@ -11,7 +12,22 @@ use crate::disk::{Disk, Done, Step};
 use crate::limits::{BLK_POISON_STARTS, BLK_SUSPECT_STARTS};
 use crate::stats::add;
 use nix::errno::Errno;
+use std::sync::Arc;
 use xen_host::seam::Direction;
+
+/// Token of a flush that no request asked for; those of requests are smaller than a ring has slots.
+const FLUSH: u32 = u32::MAX;
+
+/// A flush that no request asked for: one at a time at the medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    Idle,
+    /// At the medium; `again`: it began too early for who asked last.
+    Running {
+        again: bool,
+    },
+    Over(Result<(), Errno>),
+}
 
 /// What follows an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +35,7 @@ enum After {
     Submit,
     Finish(Status),
     GiveToGuest,
+    Flush,
     Nothing,
 }
 
@@ -128,8 +145,44 @@ impl<D: Disk> BlkQueue<D> {
             },
             other => other,
         };
+        if let Some(map) = &self.tracking {
+            map.note_begin(&left);
+        }
         if self.disk.submit(number, left, at).is_err() {
             self.finish(number, Status::Error);
+        }
+    }
+
+    /// Notes writes in `map` from now on, or no more. Those that are at the medium are noted at once.
+    pub fn track(&mut self, map: Option<Arc<DirtyMap>>) {
+        if let Some(map) = &map {
+            for entry in &self.entries {
+                if let Stage::Running { plan, .. } = &entry.stage {
+                    plan.steps.iter().for_each(|step| map.note_begin(step));
+                }
+            }
+        }
+        self.tracking = map;
+    }
+
+    /// Flushes the medium, from the next pass on; [`BlkQueue::flushed`] has the outcome.
+    pub fn flush(&mut self) {
+        if let Flush::Running { again } = &mut self.flush {
+            *again = true;
+            return;
+        }
+        self.flush = match self.disk.submit(FLUSH, Step::Sync, 0) {
+            Ok(()) => Flush::Running { again: false },
+            Err(errno) => Flush::Over(Err(errno)),
+        };
+    }
+
+    /// Outcome of the last flush; `None` while it is under way.
+    #[must_use]
+    pub fn flushed(&self) -> Option<Result<(), Errno>> {
+        match self.flush {
+            Flush::Over(result) => Some(result),
+            Flush::Idle | Flush::Running { .. } => None,
         }
     }
 
@@ -144,6 +197,7 @@ impl<D: Disk> BlkQueue<D> {
                 After::Submit => self.submit(outcome.token),
                 After::Finish(status) => self.finish(outcome.token, status),
                 After::GiveToGuest => read.push(outcome.token),
+                After::Flush => self.flush(),
                 After::Nothing => {}
             }
         }
@@ -153,6 +207,11 @@ impl<D: Disk> BlkQueue<D> {
     }
 
     fn advance(&mut self, outcome: Done) -> After {
+        if outcome.token == FLUSH {
+            let again = self.flush == Flush::Running { again: true };
+            self.flush = Flush::Over(outcome.result.map(drop));
+            return if again { After::Flush } else { After::Nothing };
+        }
         let Some(entry) = self.entries.get_mut(outcome.token as usize) else {
             return After::Nothing;
         };
@@ -232,6 +291,9 @@ impl<D: Disk> BlkQueue<D> {
         if let Stage::Running { plan, run, .. } =
             std::mem::replace(&mut entry.stage, Stage::Finished(status))
         {
+            if let Some(map) = &self.tracking {
+                plan.steps.iter().for_each(|step| map.note_end(step));
+            }
             if plan.way == Way::Write {
                 add(&self.counters.bytes_from_guest, plan.bytes as u64);
             }

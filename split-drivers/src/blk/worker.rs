@@ -9,19 +9,22 @@
 //!   └─ unmask, arm (last check), sleep in io_uring: I/O, event, order
 //! ```
 //!
+//! Between two passes it heeds what the control thread asks ([`super::reins`]): note writes, freeze, thaw, end. A frozen ring takes nothing and keeps its
+//! port masked.
+//!
 //! Everything of a ring is made, used and dropped by its own thread: io_uring demands it, and nothing needs a lock.
 
 use super::queue::{BlkQueue, Progress, QueueFault, Setup};
+use super::reins::{Ask, Ears};
 use crate::control::pool::Handles;
 use crate::disk::file::{FileDisk, Image};
 use crate::limits::{BLK_BUFFER_PAGES, BLK_POLL, DRAIN_TIMEOUT, THREAD_WAIT};
 use crate::stats::{Counters, add};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xen_abi::ids::Port;
 use xen_host::error::Error;
-use xen_host::eventfd::EventFd;
 use xen_host::seam::Events;
 
 /// How a ring's thread ended.
@@ -47,8 +50,10 @@ pub struct Tools {
     pub events: Box<dyn Events>,
     /// The ring's local port.
     pub port: Port,
-    /// Signalled when the ring is to be drained and left.
-    pub stop: EventFd,
+    /// What the control thread asks.
+    pub ears: Ears,
+    /// Take nothing until that is asked for.
+    pub frozen: bool,
     /// Look at an empty ring before sleeping; off where guest and driver share one CPU.
     pub may_poll: bool,
 }
@@ -64,14 +69,16 @@ pub fn serve(
         image,
         events,
         port,
-        stop,
+        ears,
+        frozen,
         may_poll,
     } = tools;
     let counters = Arc::clone(&setup.counters);
     // A successor owes the guest one event: one may have been lost with the predecessor.
     let owed = setup.recovered.is_some();
     let slots = setup.ring.entries();
-    let made = FileDisk::open(&image, events.fd(), stop.as_fd(), BLK_BUFFER_PAGES, slots)
+    let bell = ears.bell().as_fd();
+    let made = FileDisk::open(&image, events.fd(), bell, BLK_BUFFER_PAGES, slots)
         .and_then(|disk| BlkQueue::new(setup.with_disk(disk)));
     let mut queue = match made {
         Ok(queue) => queue,
@@ -80,15 +87,19 @@ pub fn serve(
             return (None, Ok(()));
         }
     };
+    if frozen {
+        queue.stop_taking();
+    }
     ready(Ok(()));
     let mut thread = Loop {
         events,
         port,
-        stop,
+        ears,
         may_poll,
         counters,
         masked: false,
         polling: false,
+        frozen,
     };
     let result = thread
         .run(&mut queue, owed)
@@ -108,18 +119,25 @@ pub fn serve(
 struct Loop {
     events: Box<dyn Events>,
     port: Port,
-    stop: EventFd,
+    ears: Ears,
     may_poll: bool,
     counters: Arc<Counters>,
     /// An event was taken and the port is masked.
     masked: bool,
     /// Looking at the empty ring paid off the last time.
     polling: bool,
+    /// Takes nothing.
+    frozen: bool,
 }
 
 impl Loop {
     fn run(&mut self, queue: &mut BlkQueue<FileDisk>, mut owed: bool) -> Result<(), WorkerError> {
         loop {
+            while let Some(ask) = self.ears.next() {
+                if self.heed(queue, ask)? {
+                    return Ok(());
+                }
+            }
             let progress = queue.pass()?;
             self.tell(progress, &mut owed)?;
             if progress.moved() {
@@ -129,17 +147,62 @@ impl Loop {
             if self.look(queue)? {
                 continue;
             }
-            if self.masked {
+            if self.masked && !self.frozen {
                 self.events.unmask(self.port)?;
                 self.masked = false;
             }
             if queue.arm()? > 0 {
                 continue;
             }
-            if self.sleep(queue)? {
-                return Ok(());
-            }
+            self.sleep(queue)?;
         }
+    }
+
+    /// Does what the control thread asks; true if the ring is to be left.
+    fn heed(&mut self, queue: &mut BlkQueue<FileDisk>, ask: Ask) -> Result<bool, WorkerError> {
+        match ask {
+            Ask::Track(map, reply) => {
+                queue.track(map);
+                let _ = reply.send(());
+            }
+            Ask::Freeze { until, reply } => {
+                let quiet = self.freeze(queue, until)?;
+                let _ = reply.send(quiet);
+            }
+            Ask::Thaw(reply) => {
+                self.thaw(queue);
+                let _ = reply.send(());
+            }
+            Ask::End => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// Becomes quiet, or goes on as before: answers how many requests wait in the ring, or why it is not quiet.
+    fn freeze(
+        &mut self,
+        queue: &mut BlkQueue<FileDisk>,
+        until: Instant,
+    ) -> Result<Result<u32, String>, WorkerError> {
+        self.frozen = true;
+        queue.stop_taking();
+        let mut quiet = self.run_dry(queue, until, |queue| queue.in_flight() == 0)?;
+        if quiet {
+            queue.flush();
+            quiet = self.run_dry(queue, until, |queue| queue.flushed().is_some())?;
+        }
+        let why = match queue.flushed() {
+            Some(Err(errno)) if quiet => format!("flush of the medium: {errno}"),
+            _ if quiet => return Ok(Ok(queue.untaken()?)),
+            _ => format!("{} requests are still at the medium", queue.in_flight()),
+        };
+        self.thaw(queue);
+        Ok(Err(why))
+    }
+
+    fn thaw(&mut self, queue: &mut BlkQueue<FileDisk>) {
+        self.frozen = false;
+        queue.start_taking();
     }
 
     fn tell(&self, progress: Progress, owed: &mut bool) -> Result<(), Error> {
@@ -169,35 +232,51 @@ impl Loop {
         Ok(false)
     }
 
-    /// Sleeps; true if the thread is to stop.
-    fn sleep(&mut self, queue: &mut BlkQueue<FileDisk>) -> Result<bool, Error> {
-        let wake = queue.disk_mut().wait(THREAD_WAIT)?;
+    fn sleep(&mut self, queue: &mut BlkQueue<FileDisk>) -> Result<(), Error> {
+        self.sleep_for(queue, THREAD_WAIT)
+    }
+
+    fn sleep_for(&mut self, queue: &mut BlkQueue<FileDisk>, most: Duration) -> Result<(), Error> {
+        let wake = queue.disk_mut().wait(most)?;
         if wake.event {
             add(&self.counters.wakeups, 1);
             self.masked |= !self.events.pending()?.is_empty();
         }
         if wake.stop {
-            self.stop.take()?;
+            self.ears.bell().take()?;
         }
-        Ok(wake.stop)
+        Ok(())
     }
 
     /// Answers everything that was taken; takes nothing more.
     fn drain(&mut self, queue: &mut BlkQueue<FileDisk>) -> Result<(), WorkerError> {
         queue.stop_taking();
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
-        while queue.in_flight() > 0 {
+        let until = Instant::now() + DRAIN_TIMEOUT;
+        match self.run_dry(queue, until, |queue| queue.in_flight() == 0)? {
+            true => Ok(()),
+            false => Err(WorkerError::NotDrained(queue.in_flight())),
+        }
+    }
+
+    /// Passes until `done`, or until it is too late: false.
+    fn run_dry(
+        &mut self,
+        queue: &mut BlkQueue<FileDisk>,
+        until: Instant,
+        done: impl Fn(&BlkQueue<FileDisk>) -> bool,
+    ) -> Result<bool, WorkerError> {
+        while !done(queue) {
             let progress = queue.pass()?;
             self.tell(progress, &mut false)?;
             if progress.moved() {
                 continue;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(WorkerError::NotDrained(queue.in_flight()));
+                return Ok(false);
             }
-            queue.disk_mut().wait(left)?;
+            self.sleep_for(queue, left)?;
         }
-        Ok(())
+        Ok(true)
     }
 }

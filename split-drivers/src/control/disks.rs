@@ -2,10 +2,12 @@
 
 use super::pool::Pool;
 use super::threads::{Bound, FaultLine, RingThread, bind, fault, name, stop_all, unbind};
+use super::tracking::Tracking;
 use crate::blk::features;
 use crate::blk::journal::{self, Journal, RingJournal};
 use crate::blk::queue::Setup;
 use crate::blk::recover::{Recovered, recover};
+use crate::blk::reins::{self, Reins};
 use crate::blk::request::Geometry;
 use crate::blk::wire;
 use crate::blk::worker::{Tools, serve};
@@ -26,13 +28,30 @@ pub struct Disk {
     opened: OpenDisk,
     image: Arc<Image>,
     serving: Option<Serving>,
+    pub(super) tracking: Tracking,
 }
 
 #[derive(Debug)]
 struct Serving {
     order: ConnectDisk,
-    threads: Vec<RingThread>,
+    threads: Vec<Served>,
     counters: Arc<Counters>,
+}
+
+/// A ring's thread, and the reins it is held by.
+#[derive(Debug)]
+struct Served {
+    thread: RingThread,
+    reins: Reins,
+}
+
+/// Ends threads together and puts their handles back.
+fn end_all(served: Vec<Served>, pool: &mut Pool) {
+    served.iter().for_each(|served| served.reins.end());
+    stop_all(
+        served.into_iter().map(|served| served.thread).collect(),
+        pool,
+    );
 }
 
 impl Disk {
@@ -49,6 +68,7 @@ impl Disk {
             opened: order.clone(),
             image: Arc::new(image),
             serving: None,
+            tracking: Tracking::default(),
         })
     }
 
@@ -69,6 +89,18 @@ impl Disk {
     #[must_use]
     pub fn medium(&self) -> Medium {
         self.image.medium()
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn devid(&self) -> u32 {
+        self.opened.devid
+    }
+
+    /// The reins of its rings' threads.
+    pub(super) fn reins(&self) -> impl Iterator<Item = &Reins> {
+        let serving = self.serving.iter();
+        serving.flat_map(|serving| serving.threads.iter().map(|served| &served.reins))
     }
 
     /// Whether its rings are served.
@@ -153,7 +185,7 @@ impl Disk {
             }
         }
         if let Some(error) = failed {
-            stop_all(threads, pool);
+            end_all(threads, pool);
             return Err(named(error.text));
         }
         self.serving = Some(Serving {
@@ -169,7 +201,7 @@ impl Disk {
         start: Start<'_>,
         pool: &Pool,
         faults: &FaultLine,
-    ) -> Result<RingThread, DriverFault> {
+    ) -> Result<Served, DriverFault> {
         let Start {
             order,
             queue,
@@ -194,6 +226,8 @@ impl Disk {
             discard: medium.discard_granularity.is_some(),
         };
         let stop = EventFd::new().map_err(|error| fault(error.to_string(), true))?;
+        let pair = reins::pair(&stop).map_err(|error| fault(error.to_string(), true));
+        let (reins, ears) = pair?;
         let setup = Setup {
             domid: pool.domid(),
             protocol: order.protocol,
@@ -205,18 +239,18 @@ impl Disk {
             grants: bound.handles.grants,
             disk: (),
             counters: Arc::clone(counters),
+            tracking: self.tracking.map.clone(),
         };
         let tools = Tools {
             image: Arc::clone(&self.image),
             events: bound.handles.events,
             port: bound.port,
-            stop: stop
-                .try_clone()
-                .map_err(|error| fault(error.to_string(), true))?,
+            ears,
+            frozen: self.tracking.frozen,
             may_poll: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
         };
         let (devid, faults) = (order.devid, faults.clone());
-        RingThread::start(
+        let thread = RingThread::start(
             name("blk", pool.domid(), devid, queue),
             stop,
             move |ready| {
@@ -226,13 +260,14 @@ impl Disk {
                 }
                 handles
             },
-        )
+        )?;
+        Ok(Served { thread, reins })
     }
 
     /// Answers what is in flight and unmaps the rings; the medium stays open.
     pub fn disconnect(&mut self, pool: &mut Pool) {
         if let Some(serving) = self.serving.take() {
-            stop_all(serving.threads, pool);
+            end_all(serving.threads, pool);
         }
     }
 }

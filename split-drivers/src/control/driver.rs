@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 use xen_host::error::Error;
 use xen_host::eventfd::EventFd;
 
@@ -133,7 +134,39 @@ impl Driver {
                 self.quiesce();
                 Ok(Outcome::Done)
             }
+            OrderBody::TrackDisk(track) => {
+                let map = fds.next("dirty map")?;
+                self.disk(track.devid)?.track(&track, map)?;
+                Ok(Outcome::Done)
+            }
+            OrderBody::TakeDirty { devid } => {
+                let extents = self.disk(devid)?.take_dirty()?;
+                Ok(Outcome::Dirty { extents })
+            }
+            OrderBody::UntrackDisk { devid } => {
+                self.disk(devid)?.untrack();
+                Ok(Outcome::Done)
+            }
+            OrderBody::FreezeDisk { devid, within_ms } => {
+                let within = Duration::from_millis(within_ms);
+                let untaken = self.disk(devid)?.freeze(within)?;
+                Ok(Outcome::Frozen { untaken })
+            }
+            OrderBody::ThawDisk { devid } => {
+                self.disk(devid)?.thaw();
+                Ok(Outcome::Done)
+            }
         }
+    }
+
+    /// The connection of an agent has ended: what only it needed ends too.
+    pub fn agent_left(&mut self) {
+        self.disks.values_mut().for_each(Disk::forget_copier);
+    }
+
+    fn disk(&mut self, devid: u32) -> Result<&mut Disk, DriverFault> {
+        let not_open = || fault(format!("disk {devid} is not open"), false);
+        self.disks.get_mut(&devid).ok_or_else(not_open)
     }
 
     fn hello(&self) -> Outcome {

@@ -17,3 +17,4 @@ pub mod pool;
 pub mod sandbox;
 pub mod server;
 pub mod threads;
+pub mod tracking;

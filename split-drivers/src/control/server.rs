@@ -54,9 +54,13 @@ pub fn serve(listener: &UnixListener, driver: &mut Driver) -> Result<(), ServerE
         {
             tracing::info!(%why, "agent disconnected");
             agent = None;
+            driver.agent_left();
         }
-        if ready.connection {
-            agent = accept(listener).or(agent);
+        if ready.connection
+            && let Some(newer) = accept(listener)
+        {
+            agent = Some(newer);
+            driver.agent_left();
         }
     }
     Ok(())
@@ -136,6 +140,7 @@ fn report_faults(driver: &mut Driver, agent: &mut Option<UnixStream>) {
             && answer(stream, &Answer::Fault(fault)).is_err()
         {
             *agent = None;
+            driver.agent_left();
         }
     }
 }

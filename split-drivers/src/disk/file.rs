@@ -236,8 +236,8 @@ impl FileDisk {
         pages: usize,
         operations: u32,
     ) -> Result<Self, Error> {
-        // Two polls beside the operations.
-        let ring = DiskRing::new(&[image.file.as_fd(), event, stop], pages, operations + 2)?;
+        // Two polls beside the operations, and a flush that no request asked for.
+        let ring = DiskRing::new(&[image.file.as_fd(), event, stop], pages, operations + 3)?;
         Ok(Self {
             ring,
             done: Vec::new(),

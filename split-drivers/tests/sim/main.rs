@@ -10,3 +10,4 @@ mod block_hostile;
 mod console;
 mod network;
 mod support;
+mod tracking;

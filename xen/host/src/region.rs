@@ -318,6 +318,23 @@ impl SharedRegion {
         unsafe { AtomicU64::from_ptr(at) }.store(value, Ordering::Release);
     }
 
+    fn shared_u64(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8), "unaligned u64 at {offset}");
+        let at = self.at_mut(offset, 8).cast::<u64>();
+        // SAFETY: in bounds, writable and aligned; an atomic may be shared with foreign writers.
+        unsafe { AtomicU64::from_ptr(at) }
+    }
+
+    /// Sets these bits of an aligned u64 in one step; answers what it was. Ordered against everything before and after.
+    pub fn set_bits_u64(&self, offset: usize, bits: u64) -> u64 {
+        self.shared_u64(offset).fetch_or(bits, Ordering::SeqCst)
+    }
+
+    /// Clears these bits of an aligned u64 in one step; answers what it was. Ordered against everything before and after.
+    pub fn clear_bits_u64(&self, offset: usize, bits: u64) -> u64 {
+        self.shared_u64(offset).fetch_and(!bits, Ordering::SeqCst)
+    }
+
     /// Writes one byte; earlier writes are visible before it.
     pub fn store_u8(&self, offset: usize, value: u8) {
         let at = self.at_mut(offset, 1);
@@ -352,6 +369,25 @@ mod tests {
         assert_eq!(region.load_u32(8), 0xdead_beef);
         assert_eq!(region.load_u16(8), 0xbeef);
         assert_eq!(region.load_u8(11), 0xde);
+    }
+
+    #[test]
+    fn bits_set_by_many_at_once_are_all_there() {
+        let region = SharedRegion::anonymous(1).unwrap();
+        std::thread::scope(|scope| {
+            for bit in 0..8 {
+                let region = &region;
+                scope.spawn(move || {
+                    for _ in 0..1000 {
+                        region.clear_bits_u64(16, 1 << bit);
+                        region.set_bits_u64(16, 1 << bit);
+                    }
+                });
+            }
+        });
+        assert_eq!(region.load_u64(16), 0xff);
+        assert_eq!(region.clear_bits_u64(16, 0xf0), 0xff);
+        assert_eq!(region.load_u64(16), 0x0f);
     }
 
     #[test]

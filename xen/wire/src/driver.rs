@@ -51,6 +51,33 @@ pub enum OrderBody {
     Stats,
     /// Finishes what is in flight on every device, leaves journals clean and exits: a planned replacement.
     Quiesce,
+    /// Notes from now on which extents of a disk the guest writes or discards; what is in flight now counts. Descriptor: the map
+    /// ([`crate::dirty`]), a sealed memfd of the agent's. A successor gets the same map before its rings are connected, and goes on with it.
+    /// Ends with [`OrderBody::UntrackDisk`], and when the agent's connection ends.
+    TrackDisk(TrackDisk),
+    /// Moves what was noted into the half of the map that the agent reads. Whatever is still in flight is noted again when it ends.
+    TakeDirty {
+        /// Which.
+        devid: u32,
+    },
+    /// Notes no more, and lets go of the map.
+    UntrackDisk {
+        /// Which.
+        devid: u32,
+    },
+    /// Takes no more requests of a tracked disk, ends those in flight and flushes the medium; answered when all is quiet. Ends with
+    /// [`OrderBody::ThawDisk`] or [`OrderBody::UntrackDisk`], and when the agent's connection ends.
+    FreezeDisk {
+        /// Which.
+        devid: u32,
+        /// How long that may take, in milliseconds. Afterwards the order has failed and the disk is served.
+        within_ms: u64,
+    },
+    /// Takes requests again.
+    ThawDisk {
+        /// Which.
+        devid: u32,
+    },
 }
 
 impl OrderBody {
@@ -68,6 +95,11 @@ impl OrderBody {
             Self::ConnectConsole(_) => "connect console",
             Self::Stats => "stats",
             Self::Quiesce => "quiesce",
+            Self::TrackDisk(_) => "track disk",
+            Self::TakeDirty { .. } => "take dirty",
+            Self::UntrackDisk { .. } => "untrack disk",
+            Self::FreezeDisk { .. } => "freeze disk",
+            Self::ThawDisk { .. } => "thaw disk",
         }
     }
 }
@@ -143,6 +175,15 @@ pub struct ConnectDisk {
     pub rings: Vec<Ring>,
     /// A successor on rings that a dead driver served: recover from the journal. False: the journal is made new.
     pub resume: bool,
+}
+
+/// See [`OrderBody::TrackDisk`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackDisk {
+    /// Device number.
+    pub devid: u32,
+    /// Of a disk whose predecessor was frozen: its rings, once connected, run dry and stay quiet.
+    pub frozen: bool,
 }
 
 /// See [`OrderBody::ConnectNet`].
@@ -248,6 +289,16 @@ pub enum Outcome {
     Stats(Vec<DeviceStats>),
     /// To everything else.
     Done,
+    /// To `TakeDirty`.
+    Dirty {
+        /// Extents that were moved.
+        extents: u64,
+    },
+    /// To `FreezeDisk`: every request that was taken is answered, and the medium is flushed.
+    Frozen {
+        /// Requests that the guest has put into its rings and that were not taken: none of a guest that is suspended, as a rule.
+        untaken: u32,
+    },
 }
 
 /// Why an order failed: text for a person, and whether the same order may be tried again.

@@ -103,6 +103,12 @@ impl Plain {
                 self.nets.clear();
                 self.consoles.clear();
             }
+            OrderBody::TrackDisk(_)
+            | OrderBody::UntrackDisk { .. }
+            | OrderBody::ThawDisk { .. } => {}
+            // It moves no data, so it changes nothing and is always quiet.
+            OrderBody::TakeDirty { .. } => return Ok(Outcome::Dirty { extents: 0 }),
+            OrderBody::FreezeDisk { .. } => return Ok(Outcome::Frozen { untaken: 0 }),
         }
         Ok(Outcome::Done)
     }

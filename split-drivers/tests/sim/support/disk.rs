@@ -119,6 +119,11 @@ impl Disk {
 
     /// A planned replacement by another process.
     pub fn replace(&mut self) {
+        self.replace_with(|_| {});
+    }
+
+    /// The same; `prepare` is done when the medium is open and before the rings are connected.
+    pub fn replace_with(&mut self, prepare: impl FnOnce(&mut Driver)) {
         order(&mut self.driver, OrderBody::Quiesce, Vec::new()).unwrap();
         assert!(self.driver.is_finished());
         let host = self.world.host("successor");
@@ -134,6 +139,7 @@ impl Disk {
             vec![opened(&self.image)],
         )
         .unwrap();
+        prepare(&mut self.driver);
         self.order.resume = true;
         self.connect().unwrap();
     }
