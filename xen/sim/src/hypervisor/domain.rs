@@ -6,7 +6,7 @@ use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, DomainKind, MemoryRange, ShutdownReason, Trigger,
 };
 use xen_abi::domctl::TscInfo;
-use xen_abi::ids::{DomId, Handle, VcpuId};
+use xen_abi::ids::{DomId, Handle, Port, VcpuId};
 use xen_host::seam::{CpuPolicy, VcpuPart};
 use zerocopy::FromZeros;
 
@@ -71,6 +71,8 @@ pub(crate) struct Domain {
     pub(crate) pinned: BTreeSet<u64>,
     pub(crate) triggers: Vec<(Trigger, VcpuId)>,
     pub(crate) cpu_time_ns: u64,
+    /// Ports of dom0 that hear of its shutdown (a patched hypervisor).
+    pub(crate) listeners: Vec<Port>,
 }
 
 impl Domain {
@@ -118,6 +120,7 @@ impl Domain {
             pinned: BTreeSet::new(),
             triggers: Vec::new(),
             cpu_time_ns: 0,
+            listeners: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@
 //! wildcard of `createdomain`) is in [`release`]. Nothing here knows about faults or processes.
 
 pub(crate) mod domain;
+pub(crate) mod extras;
 pub(crate) mod host;
 pub(crate) mod hvm;
 pub(crate) mod lifecycle;
