@@ -20,8 +20,18 @@ const NEEDED: [(&str, &str); 6] = [
     ("xz", "xz-utils"),
     ("cc", "gcc"),
 ];
+/// As [`NEEDED`], for whoever builds the hypervisor.
+const NEEDED_FOR_XEN: [(&str, &str); 6] = [
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("python3", "python3"),
+    ("make", "make"),
+    ("patch", "patch"),
+    // Its build makes small programs for itself.
+    ("/usr/include/stdio.h", "libc6-dev"),
+];
 /// Keys of the releases the images are made of.
-const KEYRING: (&str, &str) = (
+pub const KEYRING: (&str, &str) = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
     "debian-archive-keyring",
 );
@@ -43,7 +53,7 @@ pub struct Arguments {
 /// Checks or installs.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.check {
-        let missing = missing();
+        let missing = missing(&NEEDED);
         if missing.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
@@ -57,7 +67,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Installs what is missing, or says how.
 pub fn ensure_installed() -> Result<()> {
-    let missing = missing();
+    ensure(&NEEDED)
+}
+
+/// As [`ensure_installed`], and what a build of the hypervisor needs too.
+pub fn ensure_installed_for_xen() -> Result<()> {
+    ensure(&[NEEDED, NEEDED_FOR_XEN].concat())
+}
+
+fn ensure(needed: &[(&str, &'static str)]) -> Result<()> {
+    let missing = missing(needed);
     if missing.is_empty() {
         return Ok(());
     }
@@ -94,7 +113,7 @@ pub fn ensure_installed() -> Result<()> {
         "apt-get could not install {}",
         missing.join(" ")
     );
-    let still = self::missing();
+    let still = self::missing(needed);
     ensure!(
         still.is_empty(),
         "still missing after the installation: {}",
@@ -103,8 +122,8 @@ pub fn ensure_installed() -> Result<()> {
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    let mut missing: Vec<_> = NEEDED
+fn missing(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut missing: Vec<_> = needed
         .iter()
         .filter(|(program, _)| !on_path(program))
         .map(|(_, package)| *package)

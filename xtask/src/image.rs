@@ -8,7 +8,7 @@ use stack_tests::rig::{Shape, image, snapshot};
 /// What to make.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Kinds of host to boot as well: plain, measured, systemd, debian12
+    /// Kinds of host to boot as well: plain, measured, systemd, debian12, patched, timed-patched
     #[arg(value_name = "SHAPE")]
     shapes: Vec<String>,
     /// Debian suite of the image

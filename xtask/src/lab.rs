@@ -25,7 +25,7 @@ enum Verb {
     Up {
         /// Its name
         name: String,
-        /// plain, measured, systemd or debian12
+        /// plain, measured, systemd, debian12, patched or timed-patched
         #[arg(long, default_value = "plain")]
         shape: String,
         /// Mount target/dist at /lab/dist

@@ -12,6 +12,7 @@ mod image;
 mod lab;
 mod manuals;
 mod test;
+mod xen;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Task {
     Image(image::Arguments),
     /// Start, use and stop lab hosts by hand
     Lab(lab::Arguments),
+    /// Build Debian's hypervisor with the patches of xen-patches/, and boot it in the lab
+    Xen(xen::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -60,5 +63,6 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Deps(arguments) => deps::run(&arguments),
         Task::Image(arguments) => image::run(&arguments),
         Task::Lab(arguments) => lab::run(arguments),
+        Task::Xen(arguments) => xen::run(&arguments),
     }
 }

@@ -6,6 +6,7 @@
 //!                                                     PV page tables: a private copy with page numbers in them
 //! ```
 
+use super::copied::Copier;
 use super::error::{SaveError, Step};
 use super::limits::{MAP_WINDOW_PAGES, RECORD_PAGES};
 use super::p2m::P2m;
@@ -25,6 +26,8 @@ pub(super) struct Sender<'a> {
     pub(super) domid: DomId,
     /// Frames of a PV guest's pages; those of PVH guests are called by page number.
     pub(super) p2m: Option<&'a P2m>,
+    /// No page was sent before.
+    pub(super) fresh: bool,
     /// Whether the image is still wanted.
     pub(super) waits: &'a dyn Fn() -> bool,
 }
@@ -39,6 +42,7 @@ impl Sender<'_> {
         writer: &mut Writer<Outgoing<'_>>,
         set: &PageSet,
     ) -> Result<u64, SaveError> {
+        let copier = Copier::of(self)?;
         let mut sent = 0;
         for batch in set.batches(MAP_WINDOW_PAGES) {
             if !(self.waits)() {
@@ -50,6 +54,10 @@ impl Sender<'_> {
             }
             sent += there.len() as u64;
             let (entries, frames): (Vec<PageEntry>, Vec<u64>) = there.into_iter().unzip();
+            if let Some(copier) = &copier {
+                copier.send(self, writer, &entries, &frames)?;
+                continue;
+            }
             let region = self
                 .host
                 .map_foreign(self.domid, &frames, false)

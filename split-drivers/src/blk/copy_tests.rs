@@ -26,7 +26,7 @@ const DISK: Geometry = Geometry {
     discard: true,
 };
 /// Pages of the largest write: it touches two extents or three.
-const MOST_PAGES: u64 = 24;
+const MOST_PAGES: u8 = 24;
 
 /// Pages of a backend's buffer: the largest write twice, so that some wait.
 const BUFFER_PAGES: usize = 2 * MOST_PAGES as usize;
@@ -102,7 +102,7 @@ impl Scene {
             return;
         }
         self.left -= 1;
-        let pages = 1 + self.dice.roll(MOST_PAGES);
+        let pages = 1 + self.dice.roll(MOST_PAGES.into());
         let block = self.dice.roll(BYTES / 4096 - pages);
         if self.dice.roll(4) == 0 {
             self.front.discard(block * 8, pages * 8);

@@ -6,6 +6,7 @@
 //!   target/lab/product/<key>.raw           target/dist as a disk
 //!   target/lab/run/<name>/                 a running host: overlays, sockets, logs
 //!   target/lab/failed/<name>/              what a failed test left
+//!   target/xen/                            Debian's hypervisor with our patches, and its source
 //! ```
 
 use std::fs;
@@ -57,6 +58,24 @@ pub fn lab() -> PathBuf {
 #[must_use]
 pub fn part(name: &str) -> PathBuf {
     lab().join(name)
+}
+
+/// Where the patched hypervisor is made.
+#[must_use]
+pub fn xen() -> PathBuf {
+    target().join("xen")
+}
+
+/// The hypervisor that `cargo xtask xen` made last.
+#[must_use]
+pub fn patched_xen() -> PathBuf {
+    xen().join("hypervisor")
+}
+
+/// The patches to Xen.
+#[must_use]
+pub fn xen_patches() -> PathBuf {
+    workspace().join("xen-patches")
 }
 
 /// The image recipes.

@@ -208,7 +208,10 @@ fn build(base: &Base, suite: &str, packages: &[String], excludes: &[String]) -> 
 }
 
 /// The Debian mirror that is named in the environment, or that this machine's apt uses.
-fn mirror() -> Result<String> {
+///
+/// # Errors
+/// When neither names one.
+pub fn mirror() -> Result<String> {
     if let Ok(named) = std::env::var(MIRROR_VARIABLE) {
         return Ok(named.trim_end_matches('/').to_owned());
     }
@@ -243,7 +246,8 @@ fn mirror_in(targets: &str) -> Option<String> {
 }
 
 /// apt's HTTP proxy, if it has one.
-fn proxy() -> Option<String> {
+#[must_use]
+pub fn proxy() -> Option<String> {
     let output = Command::new("apt-config")
         .args(["shell", "PROXY", "Acquire::http::Proxy"])
         .output()

@@ -24,8 +24,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What a machine is started from, besides its shape.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Kernel, hypervisor and root.
+    /// Kernel and root.
     pub base: Base,
+    /// The hypervisor.
+    pub xen: PathBuf,
     /// dom0's initrd.
     pub initrd: PathBuf,
     /// The product disk.
@@ -193,7 +195,7 @@ fn arguments(shape: &Shape, machine: &Machine) -> Vec<String> {
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
     add(&[
         "-kernel",
-        &machine.base.xen().display().to_string(),
+        &machine.xen.display().to_string(),
         "-append",
         &shape.xen_line(),
     ]);

@@ -26,6 +26,15 @@ pub enum Idle {
     Jumps,
 }
 
+/// Which hypervisor is booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hypervisor {
+    /// Debian's, out of the image.
+    Debian,
+    /// Debian's with the patches of `xen-patches/`, as `cargo xtask xen` left it.
+    Patched,
+}
+
 /// A kind of host. Two hosts of one shape are forks of one snapshot.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -43,6 +52,8 @@ pub struct Shape {
     pub init: Init,
     /// Its clock when nothing happens.
     pub idle: Idle,
+    /// What runs below dom0.
+    pub hypervisor: Hypervisor,
 }
 
 impl Default for Shape {
@@ -55,6 +66,7 @@ impl Default for Shape {
             cpus: 1,
             init: Init::Lab,
             idle: Idle::Waits,
+            hypervisor: Hypervisor::Debian,
         }
     }
 }
@@ -90,6 +102,26 @@ impl Shape {
         }
     }
 
+    /// The patched hypervisor below the usual dom0.
+    #[must_use]
+    pub fn patched() -> Self {
+        Self {
+            name: "patched".into(),
+            hypervisor: Hypervisor::Patched,
+            ..Self::default()
+        }
+    }
+
+    /// The patched hypervisor, for benchmarks.
+    #[must_use]
+    pub fn timed_patched() -> Self {
+        Self {
+            name: "timed-patched".into(),
+            hypervisor: Hypervisor::Patched,
+            ..Self::measured()
+        }
+    }
+
     /// The shape of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
@@ -98,6 +130,8 @@ impl Shape {
             Self::measured(),
             Self::systemd(),
             Self::debian12(),
+            Self::patched(),
+            Self::timed_patched(),
         ]
         .into_iter()
         .find(|shape| shape.name == name)

@@ -20,7 +20,7 @@ use super::key::Key;
 use super::port::Conversation;
 use super::qemu::{self, Machine, Qemu};
 use super::qmp::Qmp;
-use super::shape::{Init, Shape};
+use super::shape::{Hypervisor, Init, Shape};
 use super::{deadline, delegate, dirs, image, initrd, lock, product};
 
 /// The disks of a host that are written to: overlays on dom0's root file system and on the Debian guest's, which dom0 sees as `/dev/vdc`.
@@ -54,18 +54,24 @@ impl Snapshot {
 pub fn of(shape: &Shape) -> Result<Snapshot> {
     let base = image::base(&shape.suite)?;
     let initrd = initrd::dom0(&base, &delegate::program()?)?;
-    let key = shape
-        .key(
-            Key::default()
-                .with(&base.key)
-                .with(&initrd)
-                .with(qemu::version()?),
-        )
-        .digits();
+    let mut key = Key::default()
+        .with(&base.key)
+        .with(&initrd)
+        .with(qemu::version()?);
+    let xen = match shape.hypervisor {
+        Hypervisor::Debian => base.xen(),
+        Hypervisor::Patched => {
+            let (kept, content) = patched_xen()?;
+            key = key.with(content);
+            kept
+        }
+    };
+    let key = shape.key(key).digits();
     let dir = dirs::part("snapshots").join(format!("{}-{key}", shape.name));
     let machine = |dir: &Path| -> Result<Machine> {
         Ok(Machine {
             base: base.clone(),
+            xen: xen.clone(),
             initrd: dir.join("initrd.img"),
             product: product::disk()?,
             incoming: false,
@@ -89,6 +95,18 @@ pub fn of(shape: &Shape) -> Result<Snapshot> {
     }
     let machine = machine(&dir)?;
     Ok(Snapshot { dir, machine })
+}
+
+/// The patched hypervisor and its content.
+fn patched_xen() -> Result<(PathBuf, Vec<u8>)> {
+    let path = dirs::patched_xen();
+    let content = fs::read(&path).with_context(|| {
+        format!(
+            "there is no patched hypervisor at {}; `cargo xtask xen` makes it (about five minutes, once)",
+            path.display()
+        )
+    })?;
+    Ok((path, content))
 }
 
 fn fresh_dir(dir: &Path) -> Result<()> {

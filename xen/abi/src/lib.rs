@@ -18,6 +18,7 @@
 //! | `hvm/*.h`, `arch-x86/hvm/*.h` | [`hvm`] |
 //! | `arch-x86/*.h`, `elfnote.h` | [`cpuid`], [`pv`], [`elfnote`] |
 //! | `io/*.h` | [`io`], [`xs_wire`] |
+//! | headers changed by `xen-patches/` | [`extras`] |
 //! | `sys/*.h` (the Linux drivers) | [`privcmd`], [`gntdev`], [`gntalloc`], [`evtchn`] |
 
 #![forbid(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod domctl;
 pub mod elfnote;
 pub mod event;
 pub mod evtchn;
+pub mod extras;
 pub mod gntalloc;
 pub mod gntdev;
 pub mod grant_table;

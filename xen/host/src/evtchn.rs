@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::eventfd::{set_nonblocking, wait_readable};
-use crate::seam::{Events, Result};
+use crate::seam::{Events, Loopback, Result};
 use crate::xen::probe;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -94,6 +94,13 @@ impl AsFd for EvtChn {
 }
 
 impl Events for EvtChn {
+    fn loopback(&self) -> Result<Loopback> {
+        let at = self.bind_unbound(DomId::SELF)?;
+        let bound = self.bind_interdomain(DomId::SELF, at);
+        let through = bound.inspect_err(|_| drop(self.unbind(at)))?;
+        Ok(Loopback { through, at })
+    }
+
     fn bind_interdomain(&self, domid: DomId, remote: Port) -> Result<Port> {
         let argument = BindInterdomain {
             remote_domain: domid.0.into(),

@@ -11,6 +11,7 @@ pub mod xenstore;
 
 pub mod devices;
 pub mod evtchn;
+pub mod extras;
 pub mod gntdev;
 
 pub mod activation;

@@ -232,6 +232,8 @@ pub enum Direction {
 
 /// Event channels of this domain (one evtchn descriptor). Ports are unbound when it is dropped.
 pub trait Events: Debug + Send {
+    /// Two ports of ours, bound to each other.
+    fn loopback(&self) -> Result<Loopback>;
     /// Binds to a remote domain's unbound port; answers the local port. The new port is pending at once.
     fn bind_interdomain(&self, domid: DomId, remote: Port) -> Result<Port>;
     /// Unbinds a local port.
@@ -248,6 +250,15 @@ pub trait Events: Debug + Send {
     fn wait(&self, timeout: Option<Duration>) -> Result<bool>;
 }
 
+/// Two ports of this domain, bound to each other: what is sent through one arrives at the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loopback {
+    /// For whoever is to send.
+    pub through: Port,
+    /// Where it arrives.
+    pub at: Port,
+}
+
 /// Opens event channel and grant handles.
 pub trait Devices: Debug + Send + Sync {
     /// A new event channel handle; `only` restricts it for good to one remote domain.
@@ -256,4 +267,5 @@ pub trait Devices: Debug + Send + Sync {
     fn open_grants(&self) -> Result<Box<dyn Grants>>;
 }
 
+pub use crate::extras::{Copied, Extras, Offer};
 pub use crate::xenstore::store::{Store, StoreExt};

@@ -13,7 +13,7 @@ use xen_abi::ids::{DomId, GrantRef, Port};
 use xen_host::error::Error;
 use xen_host::eventfd::EventFd;
 use xen_host::region::SharedRegion;
-use xen_host::seam::{Events, GrantCopy, Grants, Result};
+use xen_host::seam::{Events, GrantCopy, Grants, Loopback, Result};
 
 /// A simulated gntdev descriptor.
 #[derive(Debug)]
@@ -74,6 +74,10 @@ impl SimEvents {
 }
 
 impl Events for SimEvents {
+    fn loopback(&self) -> Result<Loopback> {
+        self.port("evtchn.loopback", |state| state.loopback(self.handle))
+    }
+
     fn bind_interdomain(&self, domid: DomId, remote: Port) -> Result<Port> {
         self.shared
             .call(self.process, "evtchn.bind", |state, _| {

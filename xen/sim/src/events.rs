@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use xen_abi::ids::{DomId, Port};
 use xen_host::eventfd::EventFd;
+use xen_host::seam::Loopback;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -256,6 +257,32 @@ impl State {
         self.events.channels.insert((DomId::DOM0, port), channel);
         self.events.fire(DomId::DOM0, port);
         Ok(port)
+    }
+
+    /// Two ports of dom0 that are bound to each other, both of this descriptor.
+    pub(crate) fn loopback(&mut self, handle: u64) -> Outcome<Loopback> {
+        let at = self.alloc_unbound(DomId::DOM0, DomId::DOM0)?;
+        if let Some(channel) = self.events.channels.get_mut(&(DomId::DOM0, at)) {
+            channel.handle = Some(handle);
+        }
+        let bound = self.bind_interdomain(Some(handle), DomId::DOM0, at);
+        let through = bound.inspect_err(|_| self.events.close(DomId::DOM0, at))?;
+        Ok(Loopback { through, at })
+    }
+
+    /// Whether both ends of this port are dom0's.
+    pub(crate) fn is_loopback(&self, port: Port) -> bool {
+        let end = self
+            .events
+            .channel(DomId::DOM0, port)
+            .map(|channel| channel.end);
+        matches!(
+            end,
+            Some(End::Interdomain {
+                remote: DomId::DOM0,
+                ..
+            })
+        )
     }
 
     pub(crate) fn unbind(&mut self, handle: u64, port: Port) -> Outcome<()> {

@@ -19,9 +19,11 @@ use xen_abi::pv::page_table::LEVELS;
 use xen_abi::version::XenVersion;
 use xen_host::error::Error;
 use xen_host::eventfd::EventFd;
+use xen_host::extras::Found;
 use xen_host::region::SharedRegion;
 use xen_host::seam::{
-    CpuPolicy, Devices, DomainControl, Events, Grants, HostControl, MemoryControl, Result, VcpuPart,
+    Copied, CpuPolicy, Devices, DomainControl, Events, Extras, Grants, HostControl, MemoryControl,
+    Offer, Result, VcpuPart,
 };
 use xen_host::xenstore::error::StoreError;
 use xen_host::xenstore::store::{Store, StoreOp, StoreReply, TxId};
@@ -33,6 +35,14 @@ pub struct SimHost {
     shared: Arc<Shared>,
     process: ProcessId,
     store: SimStore,
+    extras: Arc<Known>,
+}
+
+/// What this process has found out about the hypervisor.
+#[derive(Debug, Default)]
+struct Known {
+    copy: Found,
+    notify: Found,
 }
 
 /// Ends a mapping's bookkeeping when its region is gone.
@@ -68,6 +78,7 @@ impl SimHost {
             shared,
             process,
             store,
+            extras: Arc::default(),
         }
     }
 
@@ -428,6 +439,47 @@ impl MemoryControl for SimHost {
             ))
         })?;
         region(&self.shared, map, &mfns, true)
+    }
+}
+
+impl Extras for SimHost {
+    fn offers_copies(&self, domid: DomId) -> Result<bool> {
+        let none = SharedRegion::anonymous(1)?;
+        let answer = self.copy_out(domid, &[], &none)?;
+        Ok(answer != Offer::NotThere)
+    }
+
+    fn copy_buffer(&self, pages: usize) -> Result<SharedRegion> {
+        SharedRegion::anonymous(pages)
+    }
+
+    fn copy_out(
+        &self,
+        domid: DomId,
+        frames: &[u64],
+        into: &SharedRegion,
+    ) -> Result<Offer<Vec<Copied>>> {
+        self.extras.copy.try_it(|| {
+            self.on("foreign_copy", domid, |state| {
+                state.copy_out(domid, frames, into)
+            })
+        })
+    }
+
+    fn copy_in(&self, domid: DomId, frames: &[u64], from: &SharedRegion) -> Result<Offer<()>> {
+        self.extras.copy.try_it(|| {
+            self.on("foreign_copy", domid, |state| {
+                state.copy_in(domid, frames, from)
+            })
+        })
+    }
+
+    fn notify_shutdown(&self, domid: DomId, port: Port) -> Result<Offer<()>> {
+        self.extras.notify.try_it(|| {
+            self.on("notify_shutdown", domid, |state| {
+                state.notify_shutdown(domid, port)
+            })
+        })
     }
 }
 

@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) violations: Vec<String>,
     pub(crate) console: Vec<u8>,
     pub(crate) debug_keys: String,
+    /// Whether this hypervisor has the patches of `xen-patches/`.
+    pub(crate) patched: bool,
 }
 
 impl State {
@@ -120,6 +122,7 @@ impl State {
             violations: Vec::new(),
             console: Vec::new(),
             debug_keys: String::new(),
+            patched: false,
         }
     }
 

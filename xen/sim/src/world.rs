@@ -39,6 +39,7 @@ pub struct WorldBuilder {
     version: XenVersion,
     frames: u64,
     capabilities: Option<HostCapabilities>,
+    patched: bool,
 }
 
 impl WorldBuilder {
@@ -70,6 +71,13 @@ impl WorldBuilder {
         self
     }
 
+    /// A hypervisor with the patches of `xen-patches/`; without them if not said.
+    #[must_use]
+    pub fn patched(mut self) -> Self {
+        self.patched = true;
+        self
+    }
+
     /// Makes the world, with a running dom0 and an empty xenstore.
     ///
     /// # Panics
@@ -85,6 +93,7 @@ impl WorldBuilder {
         if let Some(capabilities) = self.capabilities {
             state.capabilities = capabilities;
         }
+        state.patched = self.patched;
         state.add_dom0();
         let world = World {
             shared: Arc::new(Shared::new(state)),
@@ -141,6 +150,7 @@ impl World {
             version: Abi::V4_20.version(),
             frames: DEFAULT_HOST_FRAMES,
             capabilities: None,
+            patched: false,
         }
     }
 

@@ -5,7 +5,7 @@
 //! cache. Nobody ever holds a reference to their content: it is copied in and out.
 
 use crate::error::Error;
-use crate::region::Mapping;
+use crate::region::{Mapping, SharedRegion};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous};
@@ -93,6 +93,17 @@ impl BufferPool {
         };
         buffer.clear(bytes);
         Ok(buffer)
+    }
+
+    /// Pages of the same kind for longer than a call, outside of the cache.
+    pub fn region(&self, pages: usize) -> Result<SharedRegion, Error> {
+        if pages > 1 << MAX_ORDER {
+            return Err(Error::refused("hypercall buffer", Errno::E2BIG));
+        }
+        let mapping = self.map(pages)?;
+        let (base, len) = (mapping.base, mapping.len);
+        // SAFETY: the mapping is readable and writable, nobody else knows it, and the keeper unmaps it when the region goes away.
+        Ok(unsafe { SharedRegion::new(base, len, Box::new(mapping)) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {

@@ -9,12 +9,15 @@
 //!                privcmd.rs + buffers.rs
 //! ```
 //!
+//! `extras.rs` are the calls of a patched hypervisor, found by trying.
+//!
 //! Opening costs one device and one hypercall, so that a command which lists domains can afford it. Structures are made and read by `xen-abi`; here
 //! they only travel: into a hypercall buffer, through the call, and out again.
 
 mod buffers;
 mod dirty;
 mod domain;
+mod extras;
 mod foreign;
 mod host;
 mod memory;
@@ -39,6 +42,7 @@ pub struct Xen {
     pool: BufferPool,
     version: XenVersion,
     abi: Abi,
+    extras: extras::Known,
 }
 
 impl Xen {
@@ -60,6 +64,7 @@ impl Xen {
             pool: BufferPool::default(),
             version,
             abi,
+            extras: extras::Known::default(),
         })
     }
 

@@ -7,7 +7,7 @@ use xen_abi::domain::{
 };
 use xen_abi::domctl::TscInfo;
 use xen_abi::hvm::params::CALLBACK_IRQ;
-use xen_abi::ids::{DomId, Handle, VcpuId};
+use xen_abi::ids::{DomId, Handle, Port, VcpuId};
 use xen_host::seam::{CpuPolicy, VcpuPart};
 use zerocopy::FromZeros;
 
@@ -74,6 +74,8 @@ pub(crate) struct Domain {
     pub(crate) cpu_time_ns: u64,
     /// While the dirty log is on.
     pub(crate) dirty_log: Option<super::dirty::DirtyLog>,
+    /// Ports of dom0 that hear of its shutdown (a patched hypervisor).
+    pub(crate) listeners: Vec<Port>,
 }
 
 impl Domain {
@@ -122,6 +124,7 @@ impl Domain {
             triggers: Vec::new(),
             cpu_time_ns: 0,
             dirty_log: None,
+            listeners: Vec::new(),
         }
     }
 

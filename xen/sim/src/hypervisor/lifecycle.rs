@@ -156,6 +156,7 @@ impl State {
         if domain.shutdown.is_none() {
             domain.shutdown = Some(reason);
             self.check_domains();
+            self.tell_shutdown_listeners(domid);
         }
         Ok(())
     }

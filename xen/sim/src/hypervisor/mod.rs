@@ -14,6 +14,7 @@
 
 pub(crate) mod dirty;
 pub(crate) mod domain;
+pub(crate) mod extras;
 pub(crate) mod host;
 pub(crate) mod hvm;
 pub(crate) mod lifecycle;

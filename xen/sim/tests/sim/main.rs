@@ -4,6 +4,7 @@
 
 mod blkfront;
 mod devices;
+mod extras;
 mod grub;
 mod hostile;
 mod lifecycle;
