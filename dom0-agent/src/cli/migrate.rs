@@ -57,7 +57,7 @@ pub fn migrate(call: &mut Call<'_>) -> Result<u8, Failure> {
         config,
         live: true,
         verify: call.parsed.has('d'),
-        max_downtime_ms: None,
+        max_downtime_ms: max_downtime(call)?,
     });
     // The other host is not bothered for a guest that cannot be moved.
     let mut agent = call.reach.agent()?;
@@ -74,6 +74,18 @@ pub fn migrate(call: &mut Call<'_>) -> Result<u8, Failure> {
     });
     transport.let_go();
     finish(call, asked?)
+}
+
+/// Milliseconds that the guest should stand still at most for the sake of its memory.
+fn max_downtime(call: &Call<'_>) -> Result<Option<u64>, Failure> {
+    let text = call.parsed.value('m');
+    let parsed = text.map(str::parse).transpose();
+    parsed.map_err(|_| {
+        let text = text.unwrap_or_default();
+        Failure::new(format!(
+            "--max-downtime {text}: give a number of milliseconds"
+        ))
+    })
 }
 
 /// Says how it ended.

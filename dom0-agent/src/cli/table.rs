@@ -288,6 +288,7 @@ pub static COMMANDS: &[Command] = &[
             flag('F', ""),
             flag('d', "debug"),
             flag('l', "live"),
+            valued('m', "max-downtime"),
         ],
         &[
             (
@@ -304,6 +305,10 @@ pub static COMMANDS: &[Command] = &[
             ("-F", "the receiver stays; accepted"),
             ("--debug", "send memory twice, to be compared there"),
             ("--live", "the default; accepted"),
+            (
+                "-m, --max-downtime <ms>",
+                "suspend it when the rest of its memory takes this long; default 100",
+            ),
         ],
     )
     .takes(2)

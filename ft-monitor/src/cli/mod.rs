@@ -1,8 +1,8 @@
-//! The `parapet` commands that are not xl's: status, events, availability, guests, protect, upgrade-drivers.
+//! The `parapet` commands that are not xl's: status, events, availability, guests, protect, upgrade-drivers, settle.
 //!
 //! ```text
 //!   status, events, availability ──▶ ft-monitor's socket
-//!   guests, protect, upgrade-drivers ──▶ dom0-agent's socket
+//!   guests, protect, upgrade-drivers, settle ──▶ dom0-agent's socket
 //!   anything else ──▶ the xl commands (forwarded by the binary)
 //! ```
 //!
@@ -114,6 +114,15 @@ pub enum Command {
         /// Only this guest's (name, domain id or uuid); all otherwise.
         guest: Option<String>,
     },
+    /// Says where a guest runs that was given to another host, which then did not answer.
+    ///
+    /// `xl migrate` says when this is needed. Look at the other host first (`xl list`): a guest that runs at both ends destroys its disk.
+    Settle {
+        /// The guest as it is called here now: NAME--migratedaway, its domain id or uuid.
+        guest: String,
+        /// Where it runs.
+        whereabouts: Whereabouts,
+    },
     /// Any xl command.
     #[command(external_subcommand)]
     Xl(Vec<String>),
@@ -146,6 +155,15 @@ pub struct ProtectArguments {
     /// Restarts within an hour before the monitor gives up.
     #[arg(long, value_name = "N")]
     pub max_restarts: Option<u32>,
+}
+
+/// Where a guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Whereabouts {
+    /// Not on the other host, and it never will: it goes on here.
+    Here,
+    /// On the other host: what is left of it here goes.
+    There,
 }
 
 /// Protection classes.
@@ -190,6 +208,9 @@ pub fn run(cli: Cli, out: &mut dyn Write, xl: impl FnOnce(&[String]) -> ExitCode
         Command::Protect(arguments) => protect::protect(&cli.agent, arguments, out),
         Command::UpgradeDrivers { guest } => {
             protect::upgrade_drivers(&cli.agent, guest.as_deref(), out)
+        }
+        Command::Settle { guest, whereabouts } => {
+            protect::settle(&cli.agent, guest, *whereabouts, out)
         }
     };
     match result.and_then(|()| out.flush().map_err(|error| written(&error))) {

@@ -1,7 +1,7 @@
-//! `guests`, `protect` and `upgrade-drivers`: what the agent is asked.
+//! `guests`, `protect`, `upgrade-drivers` and `settle`: what the agent is asked.
 
 use super::client::Client;
-use super::{CliError, Exit, ProtectArguments, json, table, written};
+use super::{CliError, Exit, ProtectArguments, Whereabouts, json, table, written};
 use crate::evidence::probe::Target;
 use crate::limits::{HEARTBEAT_TIMEOUT_MIN, PROBES_PER_GUEST_MAX, RESTARTS_PER_HOUR_MAX};
 use crate::report::class_word;
@@ -134,6 +134,32 @@ pub(super) fn protect(
         );
     }
     Ok(())
+}
+
+/// `settle`.
+pub(super) fn settle(
+    socket: &Path,
+    guest: &str,
+    whereabouts: Whereabouts,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let mut client = Client::agent(socket)?;
+    let guest = find(ask_guests(&mut client)?, guest)?;
+    let name = &guest.name;
+    let refuse = |text: String| CliError {
+        exit: Exit::Failed,
+        text,
+    };
+    let domid = guest.domid.filter(|_| guest.state == GuestState::Leaving);
+    let domid = domid.ok_or_else(|| refuse(format!("{name} was not given to another host")))?;
+    let here = whereabouts == Whereabouts::Here;
+    client.ask_agent(&Request::SettleMove { domid, here })?;
+    let said = if here {
+        writeln!(out, "{name}: goes on here")
+    } else {
+        writeln!(out, "{name}: what was left of it here is gone")
+    };
+    said.map_err(|error| written(&error))
 }
 
 /// The present way of watching with what the command line changes.

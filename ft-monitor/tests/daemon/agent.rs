@@ -109,6 +109,12 @@ impl FakeAgent {
         }
     }
 
+    /// The guest was given to another host, which did not answer.
+    pub fn give_away(&self) {
+        let mut state = self.state();
+        state.guests[0].state = GuestState::Leaving;
+    }
+
     fn restart(&self, uuid: Handle, domid: Option<DomId>) -> Reply {
         let state = self.state();
         let mut state = self.0.1.wait_while(state, |state| state.held).unwrap();

@@ -232,6 +232,27 @@ fn protection_is_changed_while_the_guest_runs() {
 }
 
 #[test]
+fn where_a_guest_runs_that_was_given_away_is_for_the_operator_to_say() {
+    let host = Host::new();
+    let agent = host.agent();
+    let refused = host.parapet("settle web1 here");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("was not given"));
+    agent.give_away();
+    assert!(host.says("guests").contains("leaving"));
+    assert_eq!(host.says("settle web1 here"), "web1: goes on here\n");
+    assert_eq!(
+        host.says("settle web1 there"),
+        "web1: what was left of it here is gone\n"
+    );
+    let settled = |here| Request::SettleMove {
+        domid: DomId(3),
+        here,
+    };
+    assert_eq!(agent.asked(), [settled(true), settled(false)]);
+}
+
+#[test]
 fn what_is_not_running_is_named() {
     let mut host = Host::new();
     for (line, who) in [

@@ -188,6 +188,14 @@ fn what_cannot_be_moved_is_said_before_anybody_is_called() {
         let said = say(&line.here.reach(), &["migrate", "-s", "", domain, &called]);
         assert!(said.code != 0 && said.err.contains(words), "{said:?}");
     }
+    let said = say(
+        &line.here.reach(),
+        &["migrate", "-m", "soon", "-s", "", "web1", &called],
+    );
+    assert!(
+        said.code == 1 && said.err.contains("milliseconds"),
+        "{said:?}"
+    );
     assert!(!mark.exists());
     line.end();
 }
