@@ -7,6 +7,8 @@ use stack_tests::rig::{Host, Shape, host, image, snapshot};
 use stack_tests::scenario::main_job;
 use stack_tests::timeline::Timeline;
 
+use crate::beside::beside;
+
 /// Name of the host that the demo runs on.
 const HOST: &str = "demo";
 
@@ -41,10 +43,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn prepare(arguments: &Arguments, timeline: &mut Timeline) -> Result<()> {
     timeline.step("Debian packages", crate::deps::ensure_installed)?;
-    if !arguments.as_is {
-        timeline.step("release binaries", crate::dist::build)?;
-    }
-    timeline.step("dom0 image", || image::base(&Shape::default().suite))?;
+    timeline.step("release binaries, and dom0's image beside", || {
+        beside(
+            || image::base(&Shape::default().suite).map(drop),
+            || {
+                if arguments.as_is {
+                    Ok(())
+                } else {
+                    crate::dist::build()
+                }
+            },
+        )
+    })?;
     timeline.step("booted Xen host", || snapshot::of(&Shape::default()))?;
     if host::run_dir(HOST).exists() {
         timeline.step("the host of the last demo goes", || host::take_down(HOST))?;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod beside;
 mod demo;
 mod deps;
 mod dist;

@@ -1,10 +1,19 @@
 //! `cargo xtask test`: every test, nested ones included.
+//!
+//! ```text
+//!   packages ─▶ release binaries ─▶ test binaries ─▶ the runner
+//!           └▶ dom0's image ──────▶ booted host ──┘
+//! ```
+//!
+//! Compiling fills the cores only now and then, installing packages and emulating a CPU fill one: side by side they take little longer than compiling alone.
 
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use stack_tests::rig::{Shape, snapshot};
+use stack_tests::rig::{Shape, image, snapshot};
 use stack_tests::timeline::Timeline;
+
+use crate::beside::beside;
 
 /// Which tests.
 #[derive(Debug, clap::Args)]
@@ -20,14 +29,23 @@ pub struct Arguments {
 /// Prepares what nested tests need, then lets the runner have the last word.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut timeline = Timeline::default();
+    let shape = Shape::default();
     timeline.step("Debian packages", crate::deps::ensure_installed)?;
-    if !arguments.as_is {
-        timeline.step("release binaries", crate::dist::build)?;
-    }
-    timeline.step("dom0 image and booted host", || {
-        snapshot::of(&Shape::default())
+    timeline.step("release binaries, and dom0's image beside", || {
+        beside(
+            || image::base(&shape.suite).map(drop),
+            || {
+                if arguments.as_is {
+                    Ok(())
+                } else {
+                    crate::dist::build()
+                }
+            },
+        )
     })?;
-    timeline.step("test binaries", build_tests)?;
+    timeline.step("test binaries, and a booted host beside", || {
+        beside(|| snapshot::of(&shape).map(drop), build_tests)
+    })?;
     timeline.print();
     let status = runner()
         .arg("--no-fail-fast")
