@@ -22,6 +22,7 @@ use super::record::Stage;
 use super::save::Saving;
 use super::{Agent, News, handle, lock};
 use crate::agent::drivers::DriverNews;
+use crate::device::medium;
 use crate::layout::{Tree, paths};
 use crate::peer::{Incoming, Outgoing};
 use crate::save::live::{self, Log};
@@ -446,7 +447,7 @@ impl<'a> Journey<'a> {
         if let Some(mut driver) = guest.driver.take() {
             driver.kill();
         }
-        Ok(())
+        flush(&guest)
     }
 
     /// From now on the guest must not run here by itself; answers what it is called.
@@ -499,6 +500,20 @@ impl<'a> Journey<'a> {
             tracing::error!(%domid, %error, "a guest that was moved could not be removed yet");
         }
     }
+}
+
+/// Puts on its medium what the guest has written: another host does not see this one's page cache.
+fn flush(guest: &Guest) -> Result<(), AgentError> {
+    let disks = &guest.record.config.disks;
+    for disk in disks.iter().filter(|disk| disk.writable) {
+        let opened = medium::open(disk)?;
+        opened.file.sync_data().map_err(|error| AgentError::Medium {
+            vdev: disk.vdev.clone(),
+            path: disk.target.clone().unwrap_or_default().into(),
+            what: format!("cannot be flushed before the guest is moved: {error}"),
+        })?;
+    }
+    Ok(())
 }
 
 /// How the other side got on; when it failed it also gives the guest back.
