@@ -507,11 +507,14 @@ fn flush(guest: &Guest) -> Result<(), AgentError> {
     let disks = &guest.record.config.disks;
     for disk in disks.iter().filter(|disk| disk.writable) {
         let opened = medium::open(disk)?;
-        opened.file.sync_data().map_err(|error| AgentError::Medium {
-            vdev: disk.vdev.clone(),
-            path: disk.target.clone().unwrap_or_default().into(),
-            what: format!("cannot be flushed before the guest is moved: {error}"),
-        })?;
+        opened
+            .file
+            .sync_data()
+            .map_err(|error| AgentError::Medium {
+                vdev: disk.vdev.clone(),
+                path: disk.target.clone().unwrap_or_default().into(),
+                what: format!("cannot be flushed before the guest is moved: {error}"),
+            })?;
     }
     Ok(())
 }

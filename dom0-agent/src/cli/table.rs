@@ -307,7 +307,7 @@ pub static COMMANDS: &[Command] = &[
             ("--live", "the default; accepted"),
             (
                 "-m, --max-downtime <ms>",
-                "suspend it when the rest of its memory takes this long; default 100",
+                "suspend it when the rest of its memory takes this long; default 20",
             ),
         ],
     )

@@ -20,7 +20,7 @@ pub const PV_PAGES_FACTOR: u64 = 4;
 /// And so many pages more: 16 GiB.
 pub const PV_PAGES_SLACK: u64 = 1 << 22;
 /// How long a guest that is moved live should stand still at most for the sake of its memory, unless somebody says otherwise.
-pub const MAX_DOWNTIME: Duration = Duration::from_millis(100);
+pub const MAX_DOWNTIME: Duration = Duration::from_millis(20);
 /// Most rounds in which memory is sent while the guest runs.
 pub const MAX_ROUNDS: u32 = 30;
 /// How many times a guest's memory may go over while it runs.

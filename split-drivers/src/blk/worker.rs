@@ -90,6 +90,7 @@ pub fn serve(
     if frozen {
         queue.stop_taking();
     }
+    image.begin_use();
     ready(Ok(()));
     let mut thread = Loop {
         events,
@@ -104,6 +105,9 @@ pub fn serve(
     let result = thread
         .run(&mut queue, owed)
         .and_then(|()| thread.drain(&mut queue));
+    if result.is_ok() {
+        image.end_use();
+    }
     let grants = queue.into_grants();
     let events = thread.events;
     let handles = match events.unbind(port) {

@@ -264,6 +264,12 @@ impl Disk {
         Ok(Served { thread, reins })
     }
 
+    /// Answers what is in flight and lets go of everything, the medium's lock included.
+    pub fn let_go(mut self, pool: &mut Pool) {
+        self.disconnect(pool);
+        self.image.unlock();
+    }
+
     /// Answers what is in flight and unmaps the rings; the medium stays open.
     pub fn disconnect(&mut self, pool: &mut Pool) {
         if let Some(serving) = self.serving.take() {

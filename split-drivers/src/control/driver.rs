@@ -287,10 +287,9 @@ impl Driver {
 
     /// Leaves everything as a successor wants to find it.
     fn quiesce(&mut self) {
-        for disk in self.disks.values_mut() {
-            disk.disconnect(&mut self.pool);
+        for disk in std::mem::take(&mut self.disks).into_values() {
+            disk.let_go(&mut self.pool);
         }
-        self.disks.clear();
         for net in std::mem::take(&mut self.nets).into_values() {
             net.disconnect(&mut self.pool);
         }

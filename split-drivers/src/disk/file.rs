@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use parapet_wire::driver::{Medium, OpenDisk};
 use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xen_host::blockdev;
 use xen_host::error::Error;
@@ -60,6 +61,8 @@ pub struct Image {
     file: File,
     medium: Medium,
     read_only: bool,
+    /// Rings that may have I/O under way here.
+    users: AtomicU32,
 }
 
 impl Image {
@@ -103,7 +106,29 @@ impl Image {
             file,
             medium,
             read_only: order.read_only,
+            users: AtomicU32::new(0),
         })
+    }
+
+    /// A ring begins to use it.
+    pub fn begin_use(&self) {
+        self.users.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A ring has ended all that it had under way.
+    pub fn end_use(&self) {
+        self.users.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Gives the lock up at once if no I/O can be under way. Otherwise it goes when the kernel has ended that: rings keep the description for a while
+    /// after they are closed, which a successor on this host or another would have to wait for.
+    pub fn unlock(&self) {
+        if self.users.load(Ordering::SeqCst) != 0 {
+            return;
+        }
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the disk's lock goes with its last user");
+        }
     }
 
     /// What it is.
@@ -335,5 +360,38 @@ impl Disk for FileDisk {
         self.sort();
         into.append(&mut self.done);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(file: &tempfile::NamedTempFile) -> Result<Image, OpenError> {
+        let order = OpenDisk {
+            devid: 51712,
+            read_only: false,
+            discard: true,
+            buffered: true,
+            lock_timeout_ms: 0,
+        };
+        Image::open(OwnedFd::from(file.reopen().unwrap()), &order)
+    }
+
+    #[test]
+    fn a_lock_is_given_up_at_once_but_not_while_io_may_be_under_way() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let image = opened(&file).unwrap();
+        assert!(matches!(opened(&file), Err(OpenError::Locked(_))));
+        // A second ring ended, the first did not.
+        image.begin_use();
+        image.begin_use();
+        image.end_use();
+        image.unlock();
+        assert!(matches!(opened(&file), Err(OpenError::Locked(_))));
+        image.end_use();
+        image.unlock();
+        opened(&file).unwrap();
     }
 }
