@@ -30,8 +30,10 @@ use xen_host::xenstore::store::StoreExt;
 impl Agent {
     /// Driver, devices, xenstore, console: everything around a built domain.
     pub(super) fn furnish(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
-        let tree = self.prepare(guest, built.domid)?;
-        self.complete(guest, built, tree)?;
+        let mut tree = self.prepare(guest, built.domid)?;
+        self.complete(guest, built, &mut tree)?;
+        self.seams.store.commit("a new guest", &tree.into_ops())?;
+        self.introduce(guest, built)?;
         self.write_userdata(guest)
     }
 
@@ -62,31 +64,35 @@ impl Agent {
         Ok(tree)
     }
 
-    /// The rest: disks, which nobody else may use any more, and what needs the guest's memory. `tree` goes first.
+    /// The rest: disks, which nobody else may use any more, and where the guest's rings are. What xenstore is to say of them is for the caller to commit.
     pub(super) fn complete(
         &self,
         guest: &mut Guest,
         built: &Built,
-        mut tree: Tree,
+        tree: &mut Tree,
     ) -> Result<(), AgentError> {
         let domid = built.domid;
-        domain::store(&mut tree, built.store.frame, built.store.port);
+        domain::store(tree, built.store.frame, built.store.port);
         for spec in guest.record.config.disks.clone() {
-            self.furnish_disk(guest, domid, &spec, &mut tree)?;
+            self.furnish_disk(guest, domid, &spec, tree)?;
         }
         if let Some(console) = &guest.console {
             device::console(
-                &mut tree,
+                tree,
                 domid,
                 built.console.frame,
                 built.console.port,
                 &console.tty,
             );
         }
-        self.seams.store.commit("a new guest", &tree.into_ops())?;
+        Ok(())
+    }
+
+    /// Lets xenstored and the driver talk to a guest whose memory is there.
+    pub(super) fn introduce(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
         self.seams
             .store
-            .introduce(domid, built.store.frame, built.store.port)?;
+            .introduce(built.domid, built.store.frame, built.store.port)?;
         self.connect_console(guest)
     }
 

@@ -182,7 +182,12 @@ impl Agent {
         }
         guest.set_console(&built);
         self.save(&guest)?;
-        self.complete(&mut guest, &built, Tree::new(built.domid))?;
+        let mut tree = Tree::new(built.domid);
+        self.complete(&mut guest, &built, &mut tree)?;
+        tracing::debug!(domid = %built.domid, "an arriving guest has its disks");
+        self.seams.store.put(&tree.into_ops())?;
+        tracing::debug!(domid = %built.domid, "an arriving guest is described");
+        self.introduce(&mut guest, &built)?;
         tracing::debug!(domid = %built.domid, "an arriving guest is furnished");
         Ok(built.domid)
     }
@@ -195,9 +200,7 @@ impl Agent {
         guest.record.domid = Some(domid);
         self.save(&guest)?;
         let tree = self.prepare(&mut guest, domid)?;
-        self.seams
-            .store
-            .commit("a guest that arrives", &tree.into_ops())?;
+        self.seams.store.put(&tree.into_ops())?;
         tracing::debug!(%domid, "an arriving guest is expected");
         Ok(())
     }

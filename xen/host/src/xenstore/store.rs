@@ -175,6 +175,17 @@ pub trait StoreExt: Store {
         })
     }
 
+    /// Writes all of `ops`, one after the other, in one round trip: for nodes that nobody looks at before they are complete. Every operation must succeed.
+    ///
+    /// # Errors
+    /// The first refusal; what stands before it is written.
+    fn put(&self, ops: &[StoreOp]) -> Result<(), StoreError> {
+        self.call(TxId::NONE, ops)?
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map(drop)
+    }
+
     /// Runs `body` in a transaction until it meets no conflict, at most [`TRANSACTION_ATTEMPTS`] times.
     ///
     /// # Errors
