@@ -31,13 +31,16 @@ impl Agent {
     /// Driver, devices, xenstore, console: everything around a built domain.
     pub(super) fn furnish(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
         let mut tree = self.prepare(guest, built.domid)?;
-        self.complete(guest, built, &mut tree)?;
+        for spec in guest.record.config.disks.clone() {
+            self.furnish_disk(guest, built.domid, &spec, &mut tree)?;
+        }
+        name_rings(&mut tree, built);
         self.seams.store.commit("a new guest", &tree.into_ops())?;
         self.introduce(guest, built)?;
         self.write_userdata(guest)
     }
 
-    /// What can be made before the guest's memory is there: driver, console, taps. What xenstore is to say of them is for the caller to commit.
+    /// What needs neither the guest's memory nor its disks: driver, console, taps. What xenstore is to say of them is for the caller to write.
     pub(super) fn prepare(&self, guest: &mut Guest, domid: DomId) -> Result<Tree, AgentError> {
         let spec = DriverSpec {
             uuid: guest.record.key,
@@ -61,31 +64,10 @@ impl Agent {
                 .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
             self.furnish_net(guest, domid, devid, spec, &mut tree)?;
         }
-        Ok(tree)
-    }
-
-    /// The rest: disks, which nobody else may use any more, and where the guest's rings are. What xenstore is to say of them is for the caller to commit.
-    pub(super) fn complete(
-        &self,
-        guest: &mut Guest,
-        built: &Built,
-        tree: &mut Tree,
-    ) -> Result<(), AgentError> {
-        let domid = built.domid;
-        domain::store(tree, built.store.frame, built.store.port);
-        for spec in guest.record.config.disks.clone() {
-            self.furnish_disk(guest, domid, &spec, tree)?;
-        }
         if let Some(console) = &guest.console {
-            device::console(
-                tree,
-                domid,
-                built.console.frame,
-                built.console.port,
-                &console.tty,
-            );
+            device::console(&mut tree, domid, &console.tty);
         }
-        Ok(())
+        Ok(tree)
     }
 
     /// Lets xenstored and the driver talk to a guest whose memory is there.
@@ -104,38 +86,48 @@ impl Agent {
         spec: &DiskSpec,
         tree: &mut Tree,
     ) -> Result<u32, AgentError> {
-        let devid = vdev_number(&spec.vdev).ok_or_else(|| {
-            AgentError::Invalid(format!("disk {}: no such virtual device", spec.vdev))
-        })?;
-        if guest.devices.contains_key(&(DeviceKind::Disk, devid)) {
-            return Err(AgentError::Device {
-                device: spec.vdev.clone(),
-                what: "is used by another disk of this guest".into(),
-            });
-        }
+        let devid = free_disk(guest, spec)?;
         let medium = self.open_disk(guest, domid, devid, spec)?;
-        let discard =
-            spec.discard.unwrap_or(true) && spec.writable && medium.discard_granularity.is_some();
-        let facts = device::DiskFacts {
-            vdev: &spec.vdev,
-            target: spec.target.as_deref().unwrap_or(""),
-            writable: spec.writable,
-            cdrom: spec.cdrom,
-            removable: spec.removable || spec.cdrom,
-            discard,
-            trusted: spec.trusted.unwrap_or(true),
-            medium,
-        };
-        device::disk(tree, domid, devid, &facts);
-        let body = DeviceBody::Disk { spec: spec.clone() };
-        guest.devices.insert(
-            (DeviceKind::Disk, devid),
-            Device {
-                phase: Phase::InitWait,
-                body,
-            },
-        );
+        describe_disk(tree, devid, spec, medium);
+        guest
+            .devices
+            .insert((DeviceKind::Disk, devid), new_disk(spec));
         Ok(devid)
+    }
+
+    /// As [`Agent::furnish_disk`], while somebody else may still use it: [`Agent::claim_disks`] makes it the guest's own.
+    pub(super) fn expect_disk(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        spec: &DiskSpec,
+        tree: &mut Tree,
+    ) -> Result<Medium, AgentError> {
+        let devid = free_disk(guest, spec)?;
+        let medium = self.have_opened(guest, domid, devid, spec, OrderBody::PrepareDisk)?;
+        describe_disk(tree, devid, spec, medium);
+        guest
+            .devices
+            .insert((DeviceKind::Disk, devid), new_disk(spec));
+        Ok(medium)
+    }
+
+    /// Takes the disks from whoever had them. One that is not what was `expected` is described anew in `tree`.
+    pub(super) fn claim_disks(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        expected: &[Medium],
+        tree: &mut Tree,
+    ) -> Result<(), AgentError> {
+        for (spec, expected) in guest.record.config.disks.clone().iter().zip(expected) {
+            let devid = number_of(spec)?;
+            let medium = self.open_disk(guest, domid, devid, spec)?;
+            if medium != *expected {
+                describe_disk(tree, devid, spec, medium);
+            }
+        }
+        Ok(())
     }
 
     /// Lets the driver open a medium. Only the driver keeps the description, so its lock is the fence against a dead driver's I/O.
@@ -146,8 +138,19 @@ impl Agent {
         devid: u32,
         spec: &DiskSpec,
     ) -> Result<Medium, AgentError> {
+        self.have_opened(guest, domid, devid, spec, OrderBody::OpenDisk)
+    }
+
+    fn have_opened(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        devid: u32,
+        spec: &DiskSpec,
+        order: fn(OpenDisk) -> OrderBody,
+    ) -> Result<Medium, AgentError> {
         let opened = medium::open(spec)?;
-        let order = OrderBody::OpenDisk(OpenDisk {
+        let order = order(OpenDisk {
             devid,
             read_only: !spec.writable,
             discard: spec.discard.unwrap_or(true) && spec.writable,
@@ -276,6 +279,53 @@ impl Agent {
             },
         )
     }
+}
+
+fn number_of(spec: &DiskSpec) -> Result<u32, AgentError> {
+    vdev_number(&spec.vdev)
+        .ok_or_else(|| AgentError::Invalid(format!("disk {}: no such virtual device", spec.vdev)))
+}
+
+/// The number of a disk that the guest does not have yet.
+fn free_disk(guest: &Guest, spec: &DiskSpec) -> Result<u32, AgentError> {
+    let devid = number_of(spec)?;
+    if guest.devices.contains_key(&(DeviceKind::Disk, devid)) {
+        return Err(AgentError::Device {
+            device: spec.vdev.clone(),
+            what: "is used by another disk of this guest".into(),
+        });
+    }
+    Ok(devid)
+}
+
+fn new_disk(spec: &DiskSpec) -> Device {
+    Device {
+        phase: Phase::InitWait,
+        body: DeviceBody::Disk { spec: spec.clone() },
+    }
+}
+
+fn describe_disk(tree: &mut Tree, devid: u32, spec: &DiskSpec, medium: Medium) {
+    let discard =
+        spec.discard.unwrap_or(true) && spec.writable && medium.discard_granularity.is_some();
+    let facts = device::DiskFacts {
+        vdev: &spec.vdev,
+        target: spec.target.as_deref().unwrap_or(""),
+        writable: spec.writable,
+        cdrom: spec.cdrom,
+        removable: spec.removable || spec.cdrom,
+        discard,
+        trusted: spec.trusted.unwrap_or(true),
+        medium,
+    };
+    let domid = tree.guest();
+    device::disk(tree, domid, devid, &facts);
+}
+
+/// Where the guest's rings are, which its memory says.
+pub(super) fn name_rings(tree: &mut Tree, built: &Built) {
+    domain::store(tree, built.store.frame, built.store.port);
+    device::console_ring(tree, built.domid, built.console.frame, built.console.port);
 }
 
 fn describe_domain(tree: &mut Tree, guest: &Guest) {

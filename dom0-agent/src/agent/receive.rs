@@ -11,7 +11,7 @@
 
 use super::create::{CreateOptions, check, draw_what_is_open};
 use super::error::AgentError;
-use super::furnish::vm_facts;
+use super::furnish::{name_rings, vm_facts};
 use super::guest::{Guest, SharedGuest};
 use super::migrate::Escort;
 use super::record::{Arrival, Record, Stage};
@@ -22,6 +22,7 @@ use crate::layout::{Tree, domain, paths};
 use crate::peer::Incoming;
 use crate::restore;
 use parapet_wire::agent as wire;
+use parapet_wire::driver::Medium;
 use std::fs::File;
 use std::io::Write;
 use std::sync::PoisonError;
@@ -170,11 +171,11 @@ impl Agent {
             self.save(&guest)?;
             build_request(&guest.record.config, handle(guest.record.key))
         };
-        let mut prepared = Err(ArrivalError::Destroyed.into());
+        let mut prepared: Result<Vec<Medium>, AgentError> = Err(ArrivalError::Destroyed.into());
         let mut prepare = |domid| prepared = self.prepare_arriving(shared, domid);
         let built = restore::restore(self.seams.xen.as_ref(), &request, input, &mut prepare);
         let built = built?;
-        prepared?;
+        let expected = prepared?;
         tracing::debug!(domid = %built.domid, "an arriving guest is built");
         let mut guest = lock(shared);
         if guest.gone || guest.record.stage != Stage::Building {
@@ -183,7 +184,8 @@ impl Agent {
         guest.set_console(&built);
         self.save(&guest)?;
         let mut tree = Tree::new(built.domid);
-        self.complete(&mut guest, &built, &mut tree)?;
+        self.claim_disks(&mut guest, built.domid, &expected, &mut tree)?;
+        name_rings(&mut tree, &built);
         tracing::debug!(domid = %built.domid, "an arriving guest has its disks");
         self.seams.store.put(&tree.into_ops())?;
         tracing::debug!(domid = %built.domid, "an arriving guest is described");
@@ -192,17 +194,26 @@ impl Agent {
         Ok(built.domid)
     }
 
-    fn prepare_arriving(&self, shared: &SharedGuest, domid: DomId) -> Result<(), AgentError> {
+    /// Answers what its disks are, as they are now.
+    fn prepare_arriving(
+        &self,
+        shared: &SharedGuest,
+        domid: DomId,
+    ) -> Result<Vec<Medium>, AgentError> {
         let mut guest = lock(shared);
         if guest.gone || guest.record.stage != Stage::Building {
             return Err(ArrivalError::Destroyed.into());
         }
         guest.record.domid = Some(domid);
         self.save(&guest)?;
-        let tree = self.prepare(&mut guest, domid)?;
+        let mut tree = self.prepare(&mut guest, domid)?;
+        let mut expected = Vec::new();
+        for spec in guest.record.config.disks.clone() {
+            expected.push(self.expect_disk(&mut guest, domid, &spec, &mut tree)?);
+        }
         self.seams.store.put(&tree.into_ops())?;
         tracing::debug!(%domid, "an arriving guest is expected");
-        Ok(())
+        Ok(expected)
     }
 
     /// The guest is ours, and runs.

@@ -233,7 +233,7 @@ pub fn net(tree: &mut Tree, domid: DomId, devid: u32, facts: &NetFacts<'_>) {
 }
 
 /// Adds the primary console. Its type is not `xenconsoled`, so that a running xenconsoled leaves the ring to us.
-pub fn console(tree: &mut Tree, domid: DomId, ring_frame: u64, port: Port, tty: &str) {
+pub fn console(tree: &mut Tree, domid: DomId, tty: &str) {
     let place = Place {
         domid,
         devid: 0,
@@ -246,8 +246,6 @@ pub fn console(tree: &mut Tree, domid: DomId, ring_frame: u64, port: Port, tty: 
         ("type", "ioemu".to_owned()),
         ("output", "pty".to_owned()),
         ("tty", tty.to_owned()),
-        ("port", port.to_string()),
-        ("ring-ref", ring_frame.to_string()),
     ];
     let back = [
         ("frontend-id", domid.to_string()),
@@ -256,6 +254,13 @@ pub fn console(tree: &mut Tree, domid: DomId, ring_frame: u64, port: Port, tty: 
         ("state", "1".to_owned()),
     ];
     device(tree, &place, Mode::GuestReads, &front, &back);
+}
+
+/// Adds where the primary console's ring is, and its port.
+pub fn console_ring(tree: &mut Tree, domid: DomId, frame: u64, port: Port) {
+    let front = paths::frontend("console", domid, 0);
+    tree.value(format!("{front}/port"), port.to_string());
+    tree.value(format!("{front}/ring-ref"), frame.to_string());
 }
 
 /// Operations that remove every trace of a device.
@@ -346,7 +351,8 @@ mod tests {
     #[test]
     fn the_console_is_not_offered_to_xenconsoled() {
         let mut tree = Tree::new(DomId(1));
-        console(&mut tree, DomId(1), 77, Port(2), "/dev/pts/3");
+        console(&mut tree, DomId(1), "/dev/pts/3");
+        console_ring(&mut tree, DomId(1), 77, Port(2));
         let ops = tree.into_ops();
         assert_eq!(
             value(&ops, "/local/domain/1/console/type"),

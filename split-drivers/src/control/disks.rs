@@ -45,6 +45,11 @@ struct Served {
     reins: Reins,
 }
 
+fn refused(order: &OpenDisk, error: &OpenError) -> DriverFault {
+    let retry = matches!(error, OpenError::Locked(_));
+    fault(format!("disk {}: {error}", order.devid), retry)
+}
+
 /// Ends threads together and puts their handles back.
 fn end_all(served: Vec<Served>, pool: &mut Pool) {
     served.iter().for_each(|served| served.reins.end());
@@ -60,29 +65,58 @@ impl Disk {
     /// # Errors
     /// See [`OpenError`]; a lock that is held is worth another try.
     pub fn open(order: &OpenDisk, fd: OwnedFd) -> Result<Self, DriverFault> {
-        let image = Image::open(fd, order).map_err(|error| {
-            let retry = matches!(error, OpenError::Locked(_));
-            fault(format!("disk {}: {error}", order.devid), retry)
-        })?;
-        Ok(Self {
+        Image::open(fd, order)
+            .map(|image| Self::of(order, image))
+            .map_err(|error| refused(order, &error))
+    }
+
+    /// Opens a medium that somebody else may still use.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn prepare(order: &OpenDisk, fd: OwnedFd) -> Result<Self, DriverFault> {
+        Image::prepare(fd, order)
+            .map(|image| Self::of(order, image))
+            .map_err(|error| refused(order, &error))
+    }
+
+    fn of(order: &OpenDisk, image: Image) -> Self {
+        Self {
             opened: order.clone(),
             image: Arc::new(image),
             serving: None,
             tracking: Tracking::default(),
-        })
+        }
     }
 
-    /// What it is, if it was opened by an order like this.
+    /// Takes a prepared medium from everybody else; nothing to do for one that was opened.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a lock that is held is worth another try.
+    pub fn claim(&mut self, order: &OpenDisk) -> Result<(), DriverFault> {
+        if !self.is_claimed() {
+            let claimed = self.image.claim(order);
+            self.image = Arc::new(claimed.map_err(|error| refused(order, &error))?);
+        }
+        Ok(())
+    }
+
+    /// Whether nobody else may use it.
     #[must_use]
-    pub fn medium_if_opened_by(&self, order: &OpenDisk) -> Option<Medium> {
-        let same = OpenDisk {
+    pub fn is_claimed(&self) -> bool {
+        self.image.is_locked()
+    }
+
+    /// Whether it was opened by an order like this.
+    #[must_use]
+    pub fn is_opened_by(&self, order: &OpenDisk) -> bool {
+        OpenDisk {
             lock_timeout_ms: 0,
             ..order.clone()
         } == OpenDisk {
             lock_timeout_ms: 0,
             ..self.opened.clone()
-        };
-        same.then(|| self.image.medium())
+        }
     }
 
     /// What it is.

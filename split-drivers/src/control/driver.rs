@@ -107,6 +107,7 @@ impl Driver {
         match order.body {
             OrderBody::Hello => Ok(self.hello()),
             OrderBody::OpenDisk(open) => self.open_disk(&open, &mut fds),
+            OrderBody::PrepareDisk(open) => self.prepare_disk(&open, &mut fds),
             OrderBody::ConnectDisk(connect) => self.connect_disk(&connect, &mut fds),
             OrderBody::DisconnectDisk { devid } => {
                 if let Some(disk) = self.disks.get_mut(&devid) {
@@ -182,28 +183,50 @@ impl Driver {
 
     fn open_disk(&mut self, order: &OpenDisk, fds: &mut Fds) -> Result<Outcome, DriverFault> {
         let fd = fds.next("disk")?;
-        if let Some(disk) = self.disks.get(&order.devid) {
-            let other = || {
-                fault(
-                    format!(
-                        "disk {} is open in another way; close it first",
-                        order.devid
-                    ),
-                    false,
-                )
-            };
-            return disk
-                .medium_if_opened_by(order)
-                .map(Outcome::Medium)
-                .ok_or_else(other);
+        match self.known_disk(order)? {
+            Some(disk) => {
+                disk.claim(order)?;
+                Ok(Outcome::Medium(disk.medium()))
+            }
+            None => self.add_disk(order, || Disk::open(order, fd)),
         }
+    }
+
+    fn prepare_disk(&mut self, order: &OpenDisk, fds: &mut Fds) -> Result<Outcome, DriverFault> {
+        let fd = fds.next("disk")?;
+        match self.known_disk(order)? {
+            Some(disk) => Ok(Outcome::Medium(disk.medium())),
+            None => self.add_disk(order, || Disk::prepare(order, fd)),
+        }
+    }
+
+    /// The disk of this number, if there is one; it must have been opened as this order has it.
+    fn known_disk(&mut self, order: &OpenDisk) -> Result<Option<&mut Disk>, DriverFault> {
+        match self.disks.get_mut(&order.devid) {
+            None => Ok(None),
+            Some(disk) if disk.is_opened_by(order) => Ok(Some(disk)),
+            Some(_) => {
+                let text = format!(
+                    "disk {} is open in another way; close it first",
+                    order.devid
+                );
+                Err(fault(text, false))
+            }
+        }
+    }
+
+    fn add_disk(
+        &mut self,
+        order: &OpenDisk,
+        open: impl FnOnce() -> Result<Disk, DriverFault>,
+    ) -> Result<Outcome, DriverFault> {
         if self.disks.len() >= MAX_DISKS {
             return Err(fault(
                 format!("a driver serves at most {MAX_DISKS} disks"),
                 false,
             ));
         }
-        let disk = Disk::open(order, fd)?;
+        let disk = open()?;
         let medium = disk.medium();
         self.disks.insert(order.devid, disk);
         Ok(Outcome::Medium(medium))
@@ -212,7 +235,8 @@ impl Driver {
     fn connect_disk(&mut self, order: &ConnectDisk, fds: &mut Fds) -> Result<Outcome, DriverFault> {
         let journal = fds.next("journal")?;
         let not_open = || fault(format!("disk {} is not open", order.devid), false);
-        let disk = self.disks.get_mut(&order.devid).ok_or_else(not_open)?;
+        let disk = self.disks.get_mut(&order.devid);
+        let disk = disk.filter(|disk| disk.is_claimed()).ok_or_else(not_open)?;
         let redone = disk.connect(order, journal, &mut self.pool, &self.line)?;
         Ok(Outcome::Disk { redone })
     }

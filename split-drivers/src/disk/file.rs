@@ -63,6 +63,7 @@ pub struct Image {
     read_only: bool,
     /// Rings that may have I/O under way here.
     users: AtomicU32,
+    locked: bool,
 }
 
 impl Image {
@@ -73,6 +74,37 @@ impl Image {
     pub fn open(fd: OwnedFd, order: &OpenDisk) -> Result<Self, OpenError> {
         let file = File::from(fd);
         lock(&file, order)?;
+        Self::measured(file, order, true)
+    }
+
+    /// Measures a medium that somebody else may still use.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn prepare(fd: OwnedFd, order: &OpenDisk) -> Result<Self, OpenError> {
+        Self::measured(File::from(fd), order, false)
+    }
+
+    /// Locks a prepared medium, and measures it again: whoever had it may have changed its size.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; it is prepared as before then.
+    pub fn claim(&self, order: &OpenDisk) -> Result<Self, OpenError> {
+        lock(&self.file, order)?;
+        let file = self.file.try_clone().map_err(|error| OpenError::System {
+            what: "another descriptor of the disk",
+            errno: errno_of(&error),
+        })?;
+        Self::measured(file, order, true)
+    }
+
+    /// Whether nobody else may use it.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    fn measured(file: File, order: &OpenDisk, locked: bool) -> Result<Self, OpenError> {
         set_direct(&file, !order.buffered)?;
         let geometry = blockdev::Geometry::of(file.as_fd())?;
         if geometry.read_only && !order.read_only {
@@ -107,6 +139,7 @@ impl Image {
             medium,
             read_only: order.read_only,
             users: AtomicU32::new(0),
+            locked,
         })
     }
 
@@ -367,15 +400,18 @@ impl Disk for FileDisk {
 mod tests {
     use super::*;
 
-    fn opened(file: &tempfile::NamedTempFile) -> Result<Image, OpenError> {
-        let order = OpenDisk {
+    fn order() -> OpenDisk {
+        OpenDisk {
             devid: 51712,
             read_only: false,
             discard: true,
             buffered: true,
             lock_timeout_ms: 0,
-        };
-        Image::open(OwnedFd::from(file.reopen().unwrap()), &order)
+        }
+    }
+
+    fn opened(file: &tempfile::NamedTempFile) -> Result<Image, OpenError> {
+        Image::open(OwnedFd::from(file.reopen().unwrap()), &order())
     }
 
     #[test]
@@ -393,5 +429,25 @@ mod tests {
         image.end_use();
         image.unlock();
         opened(&file).unwrap();
+    }
+
+    #[test]
+    fn a_disk_is_prepared_while_another_has_it_and_claimed_when_that_is_over() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let other = opened(&file).unwrap();
+        let prepared = Image::prepare(OwnedFd::from(file.reopen().unwrap()), &order()).unwrap();
+        assert!(!prepared.is_locked());
+        assert!(matches!(
+            prepared.claim(&order()),
+            Err(OpenError::Locked(_))
+        ));
+        file.as_file().set_len(1 << 21).unwrap();
+        drop(other);
+        let claimed = prepared.claim(&order()).unwrap();
+        assert!(claimed.is_locked());
+        drop(prepared);
+        assert_eq!(claimed.medium().sectors, (1 << 21) / 512);
+        assert!(matches!(opened(&file), Err(OpenError::Locked(_))));
     }
 }

@@ -78,6 +78,8 @@ pub enum OrderBody {
         /// Which.
         devid: u32,
     },
+    /// As [`OrderBody::OpenDisk`], of a disk that somebody else may still use: it is measured and not locked, and not served before it was opened too.
+    PrepareDisk(OpenDisk),
 }
 
 impl OrderBody {
@@ -100,6 +102,7 @@ impl OrderBody {
             Self::UntrackDisk { .. } => "untrack disk",
             Self::FreezeDisk { .. } => "freeze disk",
             Self::ThawDisk { .. } => "thaw disk",
+            Self::PrepareDisk(_) => "prepare disk",
         }
     }
 }

@@ -25,7 +25,8 @@ struct Held {
 
 #[derive(Debug)]
 struct Disk {
-    _file: File,
+    file: File,
+    locked: bool,
     medium: Medium,
     rings: Option<(ConnectDisk, Vec<Held>)>,
 }
@@ -78,11 +79,15 @@ impl Plain {
                     consoles: self.consoles.keys().copied().collect(),
                 });
             }
-            OrderBody::OpenDisk(open) => {
+            OrderBody::OpenDisk(ref open) | OrderBody::PrepareDisk(ref open) => {
+                let lock = matches!(body, OrderBody::OpenDisk(_));
                 let Some(fd) = fds.next() else {
                     return refuse("an open without a descriptor");
                 };
-                return self.open(open.devid, File::from(fd));
+                if let Some(disk) = self.disks.get(&open.devid).filter(|disk| disk.locked) {
+                    return Ok(Outcome::Medium(disk.medium));
+                }
+                return self.open(open.devid, File::from(fd), lock);
             }
             OrderBody::ConnectDisk(order) => return self.connect_disk(order, fds.next()),
             OrderBody::DisconnectDisk { devid } => {
@@ -126,13 +131,15 @@ impl Plain {
         }
     }
 
-    fn open(&mut self, devid: u32, file: File) -> Result<Outcome, DriverFault> {
-        if let Some(disk) = self.disks.get(&devid) {
-            return Ok(Outcome::Medium(disk.medium));
-        }
+    fn open(&mut self, devid: u32, file: File, lock: bool) -> Result<Outcome, DriverFault> {
+        let prepared = self.disks.remove(&devid);
+        let (file, locked) = match prepared {
+            Some(Disk { file, locked, .. }) => (file, locked),
+            None => (file, false),
+        };
         // Another thread of this test program may be between fork and exec, and hold a copy of every descriptor for a moment.
         let deadline = Instant::now() + LOCK_PATIENCE;
-        while file.try_lock().is_err() {
+        while lock && !locked && file.try_lock().is_err() {
             if Instant::now() > deadline {
                 return Err(DriverFault {
                     text: "the disk is still locked".to_owned(),
@@ -148,7 +155,8 @@ impl Plain {
             discard_granularity: Some(4096),
         };
         let disk = Disk {
-            _file: file,
+            file,
+            locked: locked || lock,
             medium,
             rings: None,
         };
@@ -164,7 +172,7 @@ impl Plain {
         if journal.is_none() {
             return refuse("a disk without its journal");
         }
-        let Some(disk) = self.disks.get(&order.devid) else {
+        let Some(disk) = self.disks.get(&order.devid).filter(|disk| disk.locked) else {
             return refuse("the disk is not open");
         };
         if let Some((same, _)) = &disk.rings {
