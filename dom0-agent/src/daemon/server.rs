@@ -124,11 +124,17 @@ async fn client(shared: Shared, mut stream: UnixStream) -> Result<(), FrameError
 /// Root and whoever the agent runs as (root, but for tests) may do everything; the monitor's user may do what the monitor does; everybody may ask how
 /// things are.
 fn permitted(uid: u32, request: &Request) -> bool {
-    let owner = uid == 0 || uid == nix::unistd::geteuid().as_raw();
+    let agent = nix::unistd::geteuid().as_raw();
+    may(uid, agent, monitor_uid, request)
+}
+
+/// As [`permitted`], for an agent of this uid; the monitor's is looked up only where it matters. A request that is not named here takes root.
+fn may(uid: u32, agent: u32, monitor: impl FnOnce() -> u32, request: &Request) -> bool {
+    let owner = uid == 0 || uid == agent;
     match request {
         Request::Hello { .. } | Request::Guests | Request::Status => true,
         Request::Subscribe | Request::Restart { .. } | Request::GiveUp { .. } => {
-            owner || uid == monitor_uid()
+            owner || uid == monitor()
         }
         _ => owner,
     }
@@ -299,7 +305,110 @@ fn status(shared: &Shared) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::uid_of;
+    use super::{may, uid_of};
+    use parapet_wire::agent::{AfterSave, Create, Protection, Request, Save};
+    use xen_abi::ids::{DomId, Handle};
+
+    const ROOT: u32 = 0;
+    const AGENT: u32 = 700;
+    const MONITOR: u32 = 998;
+    const STRANGER: u32 = 65_534;
+
+    fn requests() -> [(Request, [bool; 3]); 18] {
+        let (domid, uuid) = (DomId(1), Handle([1; 16]));
+        let text = || "x".to_owned();
+        let create = || Create {
+            config: text(),
+            paused: false,
+            unmanaged: false,
+        };
+        let save = Save {
+            domid,
+            after: AfterSave::Destroy,
+            config: None,
+        };
+        let restart = Request::Restart {
+            uuid,
+            domid: None,
+            why: text(),
+        };
+        let give_up = Request::GiveUp {
+            uuid,
+            domid: None,
+            why: text(),
+        };
+        let detach_disk = Request::DetachDisk {
+            domid,
+            devid: 0,
+            force: true,
+        };
+        let protect = Request::Protect {
+            uuid,
+            protection: Protection::None,
+            watching: None,
+        };
+        let (attach_disk, attach_net) = (text(), text());
+        let everybody = [true, true, true];
+        let monitor = [true, true, false];
+        let root = [true, false, false];
+        [
+            (Request::Hello { client: text() }, everybody),
+            (Request::Guests, everybody),
+            (Request::Status, everybody),
+            (Request::Subscribe, monitor),
+            (restart, monitor),
+            (give_up, monitor),
+            (Request::Create(create()), root),
+            (Request::Destroy { domid }, root),
+            (
+                Request::AttachDisk {
+                    domid,
+                    spec: attach_disk,
+                },
+                root,
+            ),
+            (detach_disk, root),
+            (
+                Request::AttachNet {
+                    domid,
+                    spec: attach_net,
+                },
+                root,
+            ),
+            (Request::DetachNet { domid, devid: 0 }, root),
+            (
+                Request::Rename {
+                    domid,
+                    name: text(),
+                },
+                root,
+            ),
+            (Request::ReplaceDrivers { domid: None }, root),
+            (protect, root),
+            (Request::Save(save), root),
+            (Request::Restore(create()), root),
+            (Request::Keep, root),
+        ]
+    }
+
+    #[test]
+    fn who_may_ask_for_what() {
+        for (request, [owner, monitor, stranger]) in requests() {
+            let allowed = |uid| may(uid, AGENT, || MONITOR, &request);
+            assert!(owner);
+            for (uid, expected) in [
+                (ROOT, owner),
+                (AGENT, owner),
+                (MONITOR, monitor),
+                (STRANGER, stranger),
+            ] {
+                assert_eq!(allowed(uid), expected, "uid {uid}: {request:?}");
+            }
+            // Where there is no such user, its uid is root's, and nobody gains anything.
+            let without = may(MONITOR, AGENT, || 0, &request);
+            assert_eq!(without, stranger, "{request:?}");
+        }
+    }
 
     #[test]
     fn a_user_is_found_by_its_whole_name() {
