@@ -314,10 +314,41 @@ mod tests {
     const MONITOR: u32 = 998;
     const STRANGER: u32 = 65_534;
 
-    fn requests() -> [(Request, [bool; 3]); 18] {
-        let (domid, uuid) = (DomId(1), Handle([1; 16]));
-        let text = || "x".to_owned();
-        let create = || Create {
+    const DOMID: DomId = DomId(1);
+    const UUID: Handle = Handle([1; 16]);
+
+    fn text() -> String {
+        "x".to_owned()
+    }
+
+    /// What everybody may ask, what the monitor may beside, and what takes root.
+    fn requests() -> [Vec<Request>; 3] {
+        let (uuid, why) = (UUID, text());
+        let everybody = vec![
+            Request::Hello { client: text() },
+            Request::Guests,
+            Request::Status,
+        ];
+        let restart = Request::Restart {
+            uuid,
+            domid: None,
+            why: why.clone(),
+        };
+        let give_up = Request::GiveUp {
+            uuid,
+            domid: None,
+            why,
+        };
+        [
+            everybody,
+            vec![Request::Subscribe, restart, give_up],
+            root(),
+        ]
+    }
+
+    fn root() -> Vec<Request> {
+        let (domid, uuid, spec, name) = (DOMID, UUID, text(), text());
+        let create = Create {
             config: text(),
             paused: false,
             unmanaged: false,
@@ -326,16 +357,6 @@ mod tests {
             domid,
             after: AfterSave::Destroy,
             config: None,
-        };
-        let restart = Request::Restart {
-            uuid,
-            domid: None,
-            why: text(),
-        };
-        let give_up = Request::GiveUp {
-            uuid,
-            domid: None,
-            why: text(),
         };
         let detach_disk = Request::DetachDisk {
             domid,
@@ -347,66 +368,44 @@ mod tests {
             protection: Protection::None,
             watching: None,
         };
-        let (attach_disk, attach_net) = (text(), text());
-        let everybody = [true, true, true];
-        let monitor = [true, true, false];
-        let root = [true, false, false];
-        [
-            (Request::Hello { client: text() }, everybody),
-            (Request::Guests, everybody),
-            (Request::Status, everybody),
-            (Request::Subscribe, monitor),
-            (restart, monitor),
-            (give_up, monitor),
-            (Request::Create(create()), root),
-            (Request::Destroy { domid }, root),
-            (
-                Request::AttachDisk {
-                    domid,
-                    spec: attach_disk,
-                },
-                root,
-            ),
-            (detach_disk, root),
-            (
-                Request::AttachNet {
-                    domid,
-                    spec: attach_net,
-                },
-                root,
-            ),
-            (Request::DetachNet { domid, devid: 0 }, root),
-            (
-                Request::Rename {
-                    domid,
-                    name: text(),
-                },
-                root,
-            ),
-            (Request::ReplaceDrivers { domid: None }, root),
-            (protect, root),
-            (Request::Save(save), root),
-            (Request::Restore(create()), root),
-            (Request::Keep, root),
+        let attach_disk = Request::AttachDisk {
+            domid,
+            spec: spec.clone(),
+        };
+        vec![
+            Request::Create(create.clone()),
+            Request::Destroy { domid },
+            attach_disk,
+            detach_disk,
+            Request::AttachNet { domid, spec },
+            Request::DetachNet { domid, devid: 0 },
+            Request::Rename { domid, name },
+            Request::ReplaceDrivers { domid: None },
+            protect,
+            Request::Save(save),
+            Request::Restore(create),
+            Request::Keep,
         ]
     }
 
     #[test]
     fn who_may_ask_for_what() {
-        for (request, [owner, monitor, stranger]) in requests() {
-            let allowed = |uid| may(uid, AGENT, || MONITOR, &request);
-            assert!(owner);
-            for (uid, expected) in [
-                (ROOT, owner),
-                (AGENT, owner),
-                (MONITOR, monitor),
-                (STRANGER, stranger),
-            ] {
-                assert_eq!(allowed(uid), expected, "uid {uid}: {request:?}");
+        let rights = [[true, true], [true, false], [false, false]];
+        for (requests, [monitor, stranger]) in requests().iter().zip(rights) {
+            for request in requests {
+                for (uid, expected) in [
+                    (ROOT, true),
+                    (AGENT, true),
+                    (MONITOR, monitor),
+                    (STRANGER, stranger),
+                ] {
+                    let allowed = may(uid, AGENT, || MONITOR, request);
+                    assert_eq!(allowed, expected, "uid {uid}: {request:?}");
+                }
+                // Where there is no such user, its uid is root's, and nobody gains anything.
+                let without = may(MONITOR, AGENT, || 0, request);
+                assert_eq!(without, stranger, "{request:?}");
             }
-            // Where there is no such user, its uid is root's, and nobody gains anything.
-            let without = may(MONITOR, AGENT, || 0, &request);
-            assert_eq!(without, stranger, "{request:?}");
         }
     }
 
