@@ -1,5 +1,7 @@
 //! The daemon's program: arguments, logging, run.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser;
 use dom0_agent::daemon::options::{Arguments, Options};
 use std::process::ExitCode;

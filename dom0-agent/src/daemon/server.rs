@@ -126,11 +126,17 @@ async fn client(shared: Shared, mut stream: UnixStream) -> Result<(), FrameError
 /// Root and whoever the agent runs as (root, but for tests) may do everything; the monitor's user may do what the monitor does; everybody may ask how
 /// things are.
 fn permitted(uid: u32, request: &Request) -> bool {
-    let owner = uid == 0 || uid == nix::unistd::geteuid().as_raw();
+    let agent = nix::unistd::geteuid().as_raw();
+    may(uid, agent, monitor_uid, request)
+}
+
+/// As [`permitted`], for an agent of this uid; the monitor's is looked up only where it matters. A request that is not named here takes root.
+fn may(uid: u32, agent: u32, monitor: impl FnOnce() -> u32, request: &Request) -> bool {
+    let owner = uid == 0 || uid == agent;
     match request {
         Request::Hello { .. } | Request::Guests | Request::Status => true,
         Request::Subscribe | Request::Restart { .. } | Request::GiveUp { .. } => {
-            owner || uid == monitor_uid()
+            owner || uid == monitor()
         }
         _ => owner,
     }
@@ -328,7 +334,109 @@ fn status(shared: &Shared) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::uid_of;
+    use super::{may, uid_of};
+    use parapet_wire::agent::{AfterSave, Create, Protection, Request, Save};
+    use xen_abi::ids::{DomId, Handle};
+
+    const ROOT: u32 = 0;
+    const AGENT: u32 = 700;
+    const MONITOR: u32 = 998;
+    const STRANGER: u32 = 65_534;
+
+    const DOMID: DomId = DomId(1);
+    const UUID: Handle = Handle([1; 16]);
+
+    fn text() -> String {
+        "x".to_owned()
+    }
+
+    /// What everybody may ask, what the monitor may beside, and what takes root.
+    fn requests() -> [Vec<Request>; 3] {
+        let (uuid, why) = (UUID, text());
+        let everybody = vec![
+            Request::Hello { client: text() },
+            Request::Guests,
+            Request::Status,
+        ];
+        let restart = Request::Restart {
+            uuid,
+            domid: None,
+            why: why.clone(),
+        };
+        let give_up = Request::GiveUp {
+            uuid,
+            domid: None,
+            why,
+        };
+        [
+            everybody,
+            vec![Request::Subscribe, restart, give_up],
+            root(),
+        ]
+    }
+
+    fn root() -> Vec<Request> {
+        let (domid, uuid, spec, name) = (DOMID, UUID, text(), text());
+        let create = Create {
+            config: text(),
+            paused: false,
+            unmanaged: false,
+        };
+        let save = Save {
+            domid,
+            after: AfterSave::Destroy,
+            config: None,
+        };
+        let detach_disk = Request::DetachDisk {
+            domid,
+            devid: 0,
+            force: true,
+        };
+        let protect = Request::Protect {
+            uuid,
+            protection: Protection::None,
+            watching: None,
+        };
+        let attach_disk = Request::AttachDisk {
+            domid,
+            spec: spec.clone(),
+        };
+        vec![
+            Request::Create(create.clone()),
+            Request::Destroy { domid },
+            attach_disk,
+            detach_disk,
+            Request::AttachNet { domid, spec },
+            Request::DetachNet { domid, devid: 0 },
+            Request::Rename { domid, name },
+            Request::ReplaceDrivers { domid: None },
+            protect,
+            Request::Save(save),
+            Request::Restore(create),
+            Request::Keep,
+        ]
+    }
+
+    #[test]
+    fn who_may_ask_for_what() {
+        let rights = [[true, true], [true, false], [false, false]];
+        for (requests, [monitor, stranger]) in requests().iter().zip(rights) {
+            for request in requests {
+                for (uid, expected) in [
+                    (ROOT, true),
+                    (AGENT, true),
+                    (MONITOR, monitor),
+                    (STRANGER, stranger),
+                ] {
+                    let allowed = may(uid, AGENT, || MONITOR, request);
+                    assert_eq!(allowed, expected, "uid {uid}: {request:?}");
+                }
+                // Where there is no such user, its uid is root's, and nobody gains anything.
+                let without = may(MONITOR, AGENT, || 0, request);
+                assert_eq!(without, stranger, "{request:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_user_is_found_by_its_whole_name() {

@@ -147,3 +147,101 @@ where
         result
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use rtnetlink::packet_route::link::LinkFlags;
+
+    /// Runs `work` in a network of its own, of which nobody else sees anything and nothing stays. Says so where that cannot be.
+    fn in_a_network_of_its_own(work: fn()) {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: this needs root");
+        }
+        let thread = std::thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => work(),
+            Err(errno) => eprintln!("skipped: no network namespaces here: {errno}"),
+        });
+        thread.join().unwrap();
+    }
+
+    /// Names of all links, sorted.
+    fn links() -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let names = table.lines().filter_map(|line| line.split_once(':'));
+        let mut names: Vec<String> = names.map(|(name, _)| name.trim().to_owned()).collect();
+        // Some kernels put tunnels into each new network.
+        names.retain(|name| name == "lo" || name.starts_with("br") || name.starts_with("vif"));
+        names.sort();
+        names
+    }
+
+    fn look_up(name: &str) -> LinkMessage {
+        let name = name.to_owned();
+        on_netlink(move |handle| async move { find(&handle, &name).await })
+            .unwrap()
+            .unwrap()
+    }
+
+    fn spec(bridge: Option<&str>, mtu: Option<u32>) -> LinkSpec {
+        LinkSpec {
+            ifname: "vif7.0".into(),
+            bridge: bridge.map(str::to_owned),
+            mtu,
+            queues: 2,
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_made_and_set_up_unless_it_is_there() {
+        in_a_network_of_its_own(|| {
+            let none: [&str; 0] = [];
+            none.into_iter()
+                .try_for_each(Bridges::ensure_bridge)
+                .unwrap();
+            assert_eq!(links(), ["lo"], "nothing is made that nobody named");
+            Bridges::ensure_bridge("br7").unwrap();
+            assert_eq!(links(), ["br7", "lo"]);
+            let first = look_up("br7");
+            assert!(first.header.flags.contains(LinkFlags::Up));
+            Bridges::ensure_bridge("br7").unwrap();
+            let second = look_up("br7");
+            assert_eq!(first.header.index, second.header.index, "the same one");
+            let said = Bridges::ensure_bridge("br-much-longer-than-a-name").unwrap_err();
+            assert!(said.contains("br-much-longer-than-a-name"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert_eq!(links(), ["br7", "lo"]);
+        });
+    }
+
+    #[test]
+    fn a_tap_joins_its_bridge_with_its_mtu_and_goes() {
+        in_a_network_of_its_own(|| {
+            if !std::path::Path::new("/dev/net/tun").exists() {
+                return eprintln!("skipped: this needs /dev/net/tun");
+            }
+            let bridges = Bridges::new("br0");
+            let said = bridges.make(&spec(None, None)).unwrap_err();
+            assert!(said.starts_with("bridge br0 does not exist; "), "{said}");
+            assert_eq!(links(), ["lo"], "no tap is left");
+            Bridges::ensure_bridge("br0").unwrap();
+            Bridges::ensure_bridge("br1").unwrap();
+            for (named, joined, mtu) in [(None, "br0", None), (Some("br1"), "br1", Some(1300))] {
+                let link = bridges.make(&spec(named, mtu)).unwrap();
+                assert_eq!((link.bridge.as_str(), link.queues.len()), (joined, 2));
+                assert_eq!(link.mtu, mtu.unwrap_or(DEFAULT_MTU));
+                let tap = look_up("vif7.0");
+                let bridge = look_up(joined).header.index;
+                assert!(tap.attributes.contains(&LinkAttribute::Controller(bridge)));
+                assert!(tap.header.flags.contains(LinkFlags::Up));
+                assert_eq!(mtu_of(&tap), link.mtu);
+                drop(link);
+                assert_eq!(links(), ["br0", "br1", "lo", "vif7.0"], "it is persistent");
+                bridges.remove("vif7.0").unwrap();
+                bridges.remove("vif7.0").unwrap();
+                assert_eq!(links(), ["br0", "br1", "lo"]);
+            }
+        });
+    }
+}

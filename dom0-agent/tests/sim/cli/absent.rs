@@ -52,3 +52,38 @@ fn a_stopped_xenstored_is_named() {
     assert_eq!(desk.xl("destroy 1").code, 0);
     desk.host.assert_clean();
 }
+
+/// The program itself, on the machine that builds it.
+#[test]
+fn a_machine_without_xen_is_told_in_one_line() {
+    let xen = std::fs::read_to_string("/sys/hypervisor/type").unwrap_or_default();
+    if xen.trim() == "xen" {
+        return eprintln!("skipped: this machine runs on Xen");
+    }
+    for command in [
+        &["list"][..],
+        &["info"],
+        &["destroy", "1"],
+        &["create", "/dev/null", "name=\"x\""],
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_xl"))
+            .args(command)
+            .env("PARAPET_AGENT_SOCKET", "/nonexistent/agent.sock")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(output.stdout.is_empty(), "{command:?}");
+        let chatter = |line: &&str| !line.starts_with("Parsing config from");
+        let lines: Vec<&str> = said.lines().filter(chatter).collect();
+        let [line] = lines[..] else {
+            panic!("{command:?}: {said}")
+        };
+        let named = if command[0] == "list" || command[0] == "info" {
+            line.starts_with("cannot init xl context: ")
+        } else {
+            line.contains("cannot init xl context: ") || line.contains("the agent is not running")
+        };
+        assert!(named, "{command:?}: {line}");
+    }
+}
