@@ -1,5 +1,6 @@
 //! One guest in the agent's memory: its record, its driver, its devices.
 
+use super::chatter::Chatter;
 use super::drivers::{Driver, DriverSpec};
 use super::error::AgentError;
 use super::record::{Record, Stage};
@@ -42,6 +43,8 @@ pub struct Guest {
     pub driver_since: Option<Instant>,
     /// Driver deaths since the last one that was long enough ago, for back-off.
     pub driver_deaths: u32,
+    /// Log lines that it has caused.
+    pub chatter: Chatter,
     /// Forgotten: who waited for its lock finds nothing to do any more.
     pub gone: bool,
 }
@@ -146,6 +149,7 @@ impl Guest {
             started: None,
             driver_since: None,
             driver_deaths: 0,
+            chatter: Chatter::default(),
             gone: false,
         }
     }
@@ -158,6 +162,20 @@ impl Guest {
             domid: self.record.domid?,
             name: self.record.config.name.clone(),
         })
+    }
+
+    /// Whether a line that this guest has caused may go into the log. Says first how many did not.
+    pub fn speak(&mut self) -> bool {
+        let said = self.chatter.speak(Instant::now());
+        if let Some(left_out) = said.filter(|left_out| *left_out > 0) {
+            let name = &self.record.config.name;
+            tracing::warn!(
+                name,
+                left_out,
+                "log lines that this guest caused were left out"
+            );
+        }
+        said.is_some()
     }
 
     /// Takes a driver into service. How long it lives counts from now.
