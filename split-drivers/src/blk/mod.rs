@@ -21,3 +21,5 @@ pub mod worker;
 mod crash_tests;
 #[cfg(test)]
 mod front;
+#[cfg(test)]
+mod hostile_tests;

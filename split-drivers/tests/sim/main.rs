@@ -8,5 +8,6 @@
 mod block;
 mod block_hostile;
 mod console;
+mod limits;
 mod network;
 mod support;
