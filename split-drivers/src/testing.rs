@@ -2,8 +2,9 @@
 
 use nix::errno::Errno;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use xen_abi::ids::{DomId, GrantRef, PAGE_SIZE};
 use xen_host::error::Error;
 use xen_host::frames::FrameFile;
@@ -114,6 +115,72 @@ impl Grants for GuestMemory {
             }
             segment.status = 0;
         }
+        Ok(())
+    }
+}
+
+/// A second vcpu of the guest that flips bytes of its pages between two values, until it is stopped.
+#[derive(Debug)]
+pub struct Flips {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Flips {
+    /// Begins, and returns when all cells were flipped once.
+    pub fn start(memory: &GuestMemory, cells: Vec<(GrantRef, usize)>, values: [u8; 2]) -> Self {
+        let (memory, stop, rounds) = (
+            memory.clone(),
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (heard, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let thread = std::thread::spawn(move || {
+            while !heard.load(Ordering::Relaxed) {
+                for value in values {
+                    for (page, at) in &cells {
+                        memory.write(*page, *at, &[value]);
+                    }
+                }
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while rounds.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        Self { stop, thread }
+    }
+
+    /// Ends.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Counts lines of the log, without keeping them.
+#[derive(Debug, Clone, Default)]
+pub struct Lines(pub Arc<AtomicUsize>);
+
+impl Lines {
+    /// Counts those of this thread while `act` runs.
+    pub fn count<T>(&self, act: impl FnOnce() -> T) -> T {
+        let writer = self.clone();
+        let log = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(log, act)
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.0.fetch_add(lines, Ordering::Relaxed);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! One guest in the agent's memory: its record, its driver, its devices.
 
+use super::chatter::Chatter;
 use super::drivers::{Driver, DriverSpec};
 use super::error::AgentError;
 use super::record::{ConsoleFacts, Record, Stage};
@@ -46,6 +47,8 @@ pub struct Guest {
     pub driver_deaths: u32,
     /// It was given away and given back, and does not run on yet.
     pub comes_back: bool,
+    /// Log lines that it has caused.
+    pub chatter: Chatter,
     /// Forgotten: who waited for its lock finds nothing to do any more.
     pub gone: bool,
 }
@@ -151,6 +154,7 @@ impl Guest {
             driver_since: None,
             driver_deaths: 0,
             comes_back: false,
+            chatter: Chatter::default(),
             gone: false,
         }
     }
@@ -171,6 +175,20 @@ impl Guest {
             port: built.console.port,
             frame: built.console.frame,
         });
+    }
+
+    /// Whether a line that this guest has caused may go into the log. Says first how many did not.
+    pub fn speak(&mut self) -> bool {
+        let said = self.chatter.speak(Instant::now());
+        if let Some(left_out) = said.filter(|left_out| *left_out > 0) {
+            let name = &self.record.config.name;
+            tracing::warn!(
+                name,
+                left_out,
+                "log lines that this guest caused were left out"
+            );
+        }
+        said.is_some()
     }
 
     /// Takes a driver into service. How long it lives counts from now.

@@ -19,11 +19,13 @@
 //! | `teardown.rs` | removes every trace of a guest; idempotent, the one way out |
 //! | `settle.rs` | devices: xenbus by level, driver replacement |
 //! | `hotplug.rs` | attach and detach on a running guest |
+//! | `chatter.rs` | how much one guest can make us log |
 //! | `patience.rs` | how long a driver's "not yet" is waited out |
 //! | `reap.rs` | domains that shut down or went away |
 //! | `recover.rs` | what an earlier agent left |
 
 pub mod bell;
+pub mod chatter;
 pub mod create;
 pub mod drivers;
 pub mod dump;

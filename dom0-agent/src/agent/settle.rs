@@ -128,7 +128,9 @@ impl Agent {
                     Ok(()) => machine::connected(),
                     Err(error) if error.passes() => return Err(error),
                     Err(error) => {
-                        tracing::warn!(%domid, device = ?key, %error, "device not connected");
+                        if guest.speak() {
+                            tracing::warn!(%domid, device = ?key, %error, "device not connected");
+                        }
                         self.publish_error(guest, domid, key, &error.to_string());
                         machine::refused()
                     }
@@ -145,7 +147,9 @@ impl Agent {
                         OrderBody::DisconnectNet { devid: key.1 }
                     }
                 };
-                if let Err(error) = order_driver(guest, domid, order, Vec::new()) {
+                if let Err(error) = order_driver(guest, domid, order, Vec::new())
+                    && guest.speak()
+                {
                     tracing::warn!(%domid, device = ?key, %error, "disconnect");
                 }
                 Ok(())
@@ -179,12 +183,14 @@ impl Agent {
         Ok(written?)
     }
 
-    fn publish_error(&self, guest: &Guest, domid: DomId, key: (DeviceKind, u32), text: &str) {
+    fn publish_error(&self, guest: &mut Guest, domid: DomId, key: (DeviceKind, u32), text: &str) {
         let Some(device) = guest.devices.get(&key) else {
             return;
         };
         let path = format!("{}/error", place(domid, key.1, &device.body).back());
-        if let Err(error) = self.seams.store.write_text(TxId::NONE, &path, text) {
+        if let Err(error) = self.seams.store.write_text(TxId::NONE, &path, text)
+            && guest.speak()
+        {
             tracing::warn!(%error, "cannot publish a device's error");
         }
     }
@@ -366,12 +372,14 @@ impl Agent {
         let Some(domid) = guest.record.domid else {
             return Ok(());
         };
-        tracing::error!(%domid, kind = ?fault.kind, devid = fault.devid, why = fault.text, "device stopped");
+        if guest.speak() {
+            tracing::error!(%domid, kind = ?fault.kind, devid = fault.devid, why = fault.text, "device stopped");
+        }
         let key = (fault.kind, fault.devid);
         if !guest.devices.contains_key(&key) {
             return Ok(());
         }
-        self.publish_error(&guest, domid, key, &fault.text);
+        self.publish_error(&mut guest, domid, key, &fault.text);
         let (phase, actions) = machine::refused();
         set_phase(&mut guest, key, phase);
         actions.into_iter().try_for_each(|action| {
@@ -485,7 +493,9 @@ impl Agent {
                 if error.passes() {
                     return Err(error);
                 }
-                tracing::error!(%domid, device = ?key, %error, "a device cannot be taken over; closed");
+                if guest.speak() {
+                    tracing::error!(%domid, device = ?key, %error, "a device cannot be taken over; closed");
+                }
                 self.publish_error(guest, domid, key, &error.to_string());
                 let (phase, actions) = machine::refused();
                 set_phase(guest, key, phase);

@@ -2,11 +2,12 @@
 
 use super::Shared;
 use super::alive::{NEWS_TURN, Pulse};
-use crate::agent::News;
 use crate::agent::bell::Bell;
+use crate::agent::chatter::Chatter;
 use crate::agent::drivers::DriverNews;
 use crate::agent::guest::SharedGuest;
 use crate::agent::heartbeats::Heartbeats;
+use crate::agent::{News, lock};
 use crate::layout::paths;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +59,9 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
                 };
                 let agent = std::sync::Arc::clone(&shared.agent);
                 tokio::task::spawn_blocking(move || {
-                    if let Err(error) = agent.device_fault(&guest, &fault) {
+                    if let Err(error) = agent.device_fault(&guest, &fault)
+                        && lock(&guest).speak()
+                    {
                         tracing::error!(%error, "device fault");
                     }
                 });
@@ -196,6 +199,7 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
             return;
         }
     };
+    let mut chatter = Chatter::default();
     while any(&nodes).await {
         let Some(guest) = shared.agent.by_key(uuid) else {
             return;
@@ -205,8 +209,11 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
         }
         let agent = std::sync::Arc::clone(&shared.agent);
         let settled = tokio::task::spawn_blocking(move || agent.settle(&guest)).await;
-        if !matches!(settled, Ok(Ok(()))) {
-            tracing::error!(%domid, ?settled, "devices not settled");
+        // A guest can write as often as it likes, and fail each time.
+        if !matches!(settled, Ok(Ok(())))
+            && let Some(left_out) = chatter.speak(Instant::now())
+        {
+            tracing::error!(%domid, ?settled, left_out, "devices not settled");
         }
     }
 }

@@ -61,4 +61,9 @@ fn all_heartbeats_are_read_at_once_and_told_when_they_move() {
     assert_eq!(look(), again, "who begins to listen hears everything");
     assert_eq!(look(), []);
     assert_eq!(heartbeats.pause(), Duration::from_millis(500));
+    for domid in [one, two] {
+        host.agent.destroy(domid).unwrap();
+    }
+    host.settle();
+    host.assert_clean();
 }

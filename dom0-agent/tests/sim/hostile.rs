@@ -2,8 +2,11 @@
 //! neighbour notices nothing.
 
 use crate::support::{Host, Setup};
+use dom0_agent::agent::chatter::{BURST, PER_MINUTE};
 use parapet_wire::driver::OrderBody;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use xen_abi::domain::ShutdownReason;
 use xen_abi::ids::DomId;
 use xen_abi::io::xenbus::XenbusState;
@@ -314,6 +317,50 @@ fn states_that_toggle_with_requests_in_flight_leave_nothing_behind() {
         assert_eq!(front.wait_answers(1, MOST)[0].status, 0);
         end(host);
     }
+}
+
+/// Counts lines of the log, without keeping them.
+#[derive(Clone, Default)]
+struct Lines(Arc<AtomicUsize>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.0.fetch_add(lines, Ordering::Relaxed);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_guest_that_fails_without_end_writes_no_endless_log() {
+    let mut host = host();
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let attack = KeyAttack {
+        key: "protocol",
+        value: Some("sparc64-abi".into()),
+    };
+    let rounds = 3 * BURST;
+    let began = Instant::now();
+    tracing::subscriber::with_default(log, || {
+        for _ in 0..rounds {
+            launch(&mut host, Target::Disk, 1, &attack);
+        }
+    });
+    // With a line beside each in which the agent says how many it left out.
+    let minutes = began.elapsed().as_secs() / 60 + 1;
+    let most = u64::from(BURST) + 2 * minutes * u64::from(PER_MINUTE);
+    let written = lines.0.load(Ordering::Relaxed);
+    let bounds = u64::from(BURST)..=most;
+    assert!(bounds.contains(&(written as u64)), "{written}");
+    end(host);
 }
 
 /// How a domain ends under its requests.

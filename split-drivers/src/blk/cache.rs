@@ -202,6 +202,39 @@ impl Hasher for Scattered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{GUEST, GuestMemory};
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn what_was_unused_longest_goes_first_and_the_bound_is_kept() {
+        let memory = GuestMemory::new(64);
+        let grants = memory.grants();
+        let mut cache = GrantCache::new(GUEST, 4);
+        let pages: Vec<GrantRef> = (0..8).map(|_| memory.page()).collect();
+        let mut ensure = |wanted: &[usize]| {
+            let refs = wanted.iter().map(|n| pages[*n]);
+            let before = memory.maps.load(Ordering::Relaxed);
+            let there = cache.ensure(grants.as_ref(), refs);
+            assert!(cache.pages() <= 4, "{} pages", cache.pages());
+            assert!(!there || cache.places().count() == wanted.len());
+            (there, memory.maps.load(Ordering::Relaxed) - before)
+        };
+        assert_eq!(ensure(&[0, 1]), (true, 1));
+        assert_eq!(ensure(&[2, 3]), (true, 1));
+        assert_eq!(ensure(&[1]), (true, 0), "used again");
+        assert_eq!(ensure(&[4, 5]), (true, 1), "2 and 3 make room");
+        assert_eq!(ensure(&[0, 1, 4, 5]), (true, 0));
+        assert_eq!(ensure(&[2]), (true, 1));
+        assert_eq!(
+            ensure(&[0, 1, 2, 3, 4]),
+            (false, 0),
+            "more than there may be"
+        );
+        // A request never loses its own pages to itself.
+        assert_eq!(ensure(&[6, 7]), (true, 1));
+        assert_eq!(ensure(&[6, 7, 0, 1]), (true, 1));
+        assert_eq!(ensure(&[6, 7, 0, 1]), (true, 0));
+    }
 
     #[test]
     fn references_in_a_row_are_scattered() {

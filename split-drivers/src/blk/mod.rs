@@ -25,3 +25,5 @@ mod copy_tests;
 mod crash_tests;
 #[cfg(test)]
 mod front;
+#[cfg(test)]
+mod hostile_tests;

@@ -144,3 +144,32 @@ pub fn name(kind: &str, domid: DomId, devid: u32, queue: usize) -> String {
     name.truncate(15);
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_RINGS;
+    use xen_sim::{GuestSpec, World};
+
+    #[test]
+    fn a_driver_has_handles_for_so_many_rings_and_no_more() {
+        let world = World::seeded(41);
+        let guest = world.spawn(&GuestSpec::pvh("web1"));
+        let mut pool = Pool::open(&world.host("driver"), guest.domid()).unwrap();
+        let mut bind_one = || bind(&mut pool, guest.domu().alloc_port().unwrap());
+        let bound: Vec<Bound> = (0..MAX_RINGS).map(|_| bind_one().unwrap()).collect();
+        let refused = bind_one().unwrap_err();
+        assert!(refused.text.contains("at most 64 rings"), "{refused}");
+        assert!(!refused.retry, "it would not help");
+        bound.into_iter().for_each(|bound| unbind(&mut pool, bound));
+        assert_eq!(pool.free(), MAX_RINGS);
+        // A port that is wrong takes no handles with it.
+        for _ in 0..2 * MAX_RINGS {
+            assert!(bind(&mut pool, Port(1023)).unwrap_err().retry);
+        }
+        assert_eq!(pool.free(), MAX_RINGS);
+        drop(pool);
+        world.destroy_guest(guest.domid());
+        world.ledger().assert_empty();
+    }
+}

@@ -4,7 +4,8 @@ use super::super::frame::{Ip, Protocol, build};
 use super::super::offload::Gso;
 use super::*;
 use crate::ring::back::RingIndices;
-use crate::testing::{GUEST, GuestMemory};
+use crate::testing::{Flips, GUEST, GuestMemory};
+use proptest::prelude::*;
 use xen_abi::ids::GrantRef;
 use xen_abi::io::netif::{ExtraInfo, RxRequest, RxResponse, TxRequest, TxResponse};
 use xen_abi::layout::copy_out;
@@ -457,4 +458,84 @@ fn marks_of_segmentation_survive_the_way_round() {
         },
     );
     assert_eq!((marks.gso, marks.flags), (Some(gso), 3));
+}
+
+/// The size is read once: what is sent has one of the two lengths, and is sent whole.
+#[test]
+fn a_size_that_changes_while_it_is_read_is_judged_once() {
+    for (round, high) in (0..30).flat_map(|round| [(round, 0x0c), (round, 0xff)]) {
+        let mut guest = Guest::new();
+        let (mut queue, _) = guest.backend(false);
+        for _ in 0..64 {
+            guest.send(&[7; 3000], 1000, 0, None);
+        }
+        let size = |packet: usize| 64 + packet * 3 * netif::TX_ENTRY_BYTES + 11;
+        let cells = (0..64).map(|packet| (guest.rings[0], size(packet)));
+        let flips = Flips::start(&guest.memory, cells.collect(), [0x0b, high]);
+        let mut result = Ok(());
+        while result.is_ok() && guest.tx.load_u32(8) < guest.tx_prod {
+            result = queue.pass().map(drop);
+        }
+        flips.stop();
+        for frame in &queue.link.sent {
+            let longer = high == 0x0c && frame.len() == 12 + 3256;
+            assert!(
+                longer || frame.len() == 12 + 3000,
+                "{} in {round}",
+                frame.len()
+            );
+        }
+        assert!(high == 0xff || (result.is_ok() && queue.link.sent.len() == 64));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn passes_over_any_ring_pages_end_and_answer_no_more_than_was_asked(
+        seed: u64, tamed: bool, tx in 0_u32..300, rx in 0_u32..300
+    ) {
+        let guest = Guest::new();
+        let granted: Vec<GrantRef> = (0..64).map(|_| guest.memory.page()).collect();
+        prop_assert_eq!(granted.len(), 64);
+        let (mut queue, _) = guest.backend(false);
+        let mut state = seed;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        };
+        for (page, stride) in [(&guest.tx, netif::TX_ENTRY_BYTES), (&guest.rx, netif::RX_ENTRY_BYTES)] {
+            let mut slots: Vec<u8> = (0..256 * stride).map(|_| byte()).collect();
+            for slot in slots.chunks_exact_mut(stride).filter(|_| tamed) {
+                // References that are granted; for transmit, pieces that fit their page.
+                let gref = if stride == netif::TX_ENTRY_BYTES { 0 } else { 4 };
+                slot[gref] = slot[gref] % 64 + 10;
+                slot[gref + 1..gref + 4].fill(0);
+                if gref == 0 {
+                    (slot[5], slot[7], slot[11]) = (slot[5] % 8, 0, slot[11] % 8);
+                }
+            }
+            page.write(64, &slots);
+        }
+        guest.tx.store_u32(0, tx);
+        guest.rx.store_u32(0, rx);
+        queue.link.coming.extend((0..60).map(|n| with_header([0; 12], &vec![9; 60 + n * 90])));
+        let mut fault = None;
+        for _ in 0..1000 {
+            match queue.pass() {
+                Ok(progress) if progress.sent + progress.received == 0 => break,
+                Ok(_) => {}
+                Err(error) => {
+                    fault = Some(error);
+                    break;
+                }
+            }
+        }
+        prop_assert!(tx <= 256 || fault.is_some());
+        for (page, asked) in [(&guest.tx, tx), (&guest.rx, rx)] {
+            let answered = page.load_u32(8);
+            prop_assert!(answered <= asked && answered <= 256, "{answered} of {asked}: {fault:?}");
+        }
+    }
 }

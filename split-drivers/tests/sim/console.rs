@@ -1,7 +1,7 @@
 //! Consoles of correct and of hostile guests.
 
-use crate::support::PATIENCE;
 use crate::support::disk::order;
+use crate::support::{PATIENCE, assert_nothing_left};
 use parapet_wire::driver::{ConnectConsole, DeviceKind, OrderBody, Outcome};
 use split_drivers::control::driver::Driver;
 use split_drivers::control::pool::Pool;
@@ -77,7 +77,8 @@ fn what_is_printed_is_shown_and_what_is_typed_is_read() {
     assert_eq!(console.front.write(b"again"), 5);
     expect(&mut other, b"again");
     order(&mut console.driver, OrderBody::Quiesce, Vec::new()).unwrap();
-    assert_eq!(world.violations(), Vec::<String>::new());
+    drop(console);
+    assert_nothing_left(&world, &[&guest]);
 }
 
 #[test]
@@ -92,13 +93,17 @@ fn a_successor_goes_on_where_the_page_stands() {
     let mut second = console(&world, &guest);
     expect(&mut second.terminal, b"two");
     order(&mut second.driver, OrderBody::Quiesce, Vec::new()).unwrap();
+    drop((first, second));
+    assert_nothing_left(&world, &[&guest]);
 }
 
 #[test]
 fn every_attack_is_survived_or_stops_the_console_only() {
     for attack in ConsoleAttack::ALL {
         let world = World::seeded(33);
+        let honest = world.spawn(&GuestSpec::pvh("honest"));
         let guest = world.spawn(&GuestSpec::pvh("hostile"));
+        let mut neighbour = console(&world, &honest);
         let mut console = console(&world, &guest);
         attack.launch(&console.front);
         // Either it is heard of as a fault, or the console still answers.
@@ -123,6 +128,18 @@ fn every_attack_is_survived_or_stops_the_console_only() {
         }
         let hello = order(&mut console.driver, OrderBody::Hello, Vec::new());
         assert!(matches!(hello, Ok(Outcome::Hello { .. })), "{attack:?}");
-        order(&mut console.driver, OrderBody::Quiesce, Vec::new()).unwrap();
+        assert_eq!(neighbour.front.write(b"calm"), 4, "{attack:?}");
+        expect(&mut neighbour.terminal, b"calm");
+        for mut console in [console, neighbour] {
+            order(&mut console.driver, OrderBody::Quiesce, Vec::new()).unwrap();
+        }
+        // What the attacker found in its page it had written itself.
+        let own = format!("VIOLATION console of domain {}:", guest.domid());
+        for guest in [&guest, &honest] {
+            world.destroy_guest(guest.domid());
+        }
+        let ledger = world.ledger();
+        let left = ledger.lines().iter().filter(|line| !line.starts_with(&own));
+        assert_eq!(left.collect::<Vec<_>>(), [] as [&String; 0], "{attack:?}");
     }
 }

@@ -8,6 +8,7 @@
 mod block;
 mod block_hostile;
 mod console;
+mod limits;
 mod network;
 mod support;
 mod tracking;

@@ -1,5 +1,6 @@
 //! Interfaces of correct and of hostile guests.
 
+use crate::support::assert_nothing_left;
 use crate::support::net::Net;
 use std::sync::atomic::Ordering;
 use xen_abi::io::netif;
@@ -95,7 +96,7 @@ fn frames_pass_both_ways_on_every_kind_of_frontend() {
                 .all(|frame| frame.data == large[..frame.data.len()])
         );
         net.close();
-        assert_eq!(world.violations(), Vec::<String>::new(), "{options:?}");
+        assert_nothing_left(&world, &[&guest]);
     }
 }
 
@@ -112,12 +113,29 @@ fn a_header_cut_anywhere_arrives_whole() {
         net.front.reap();
     }
     net.close();
+    assert_nothing_left(&world, &[&guest]);
+}
+
+/// The neighbour sends and receives a frame, whoever else does what.
+fn assert_undisturbed(neighbour: &mut Net, what: &NetAttack) {
+    assert!(neighbour.front.send(&Frame::plain(&[4; 100])));
+    neighbour.link(0).coming.push_back(with_header(&[5; 300]));
+    neighbour.run().unwrap();
+    assert_eq!(bodies(neighbour, 0), [[4; 100]], "{what:?}");
+    neighbour.front.reap();
+    let received = neighbour.front.receive();
+    assert_eq!(received.len(), 1, "{what:?}");
+    assert_eq!(received[0].data, [5; 300], "{what:?}");
+    neighbour.front.refill(0);
+    assert_eq!(neighbour.front.disabled(), None, "{what:?}");
 }
 
 #[test]
 fn every_attack_is_dropped_or_stops_the_interface() {
     for attack in NetAttack::ALL {
         let world = World::seeded(23);
+        let honest = world.spawn(&GuestSpec::pvh("honest"));
+        let mut neighbour = Net::connected(&world, &honest, NetOptions::default());
         let guest = world.spawn(&GuestSpec::pvh("hostile"));
         let mut net = Net::connected(&world, &guest, NetOptions::default());
         attack.launch(&mut net.front);
@@ -141,6 +159,50 @@ fn every_attack_is_dropped_or_stops_the_interface() {
                 );
             }
         }
+        assert_undisturbed(&mut neighbour, attack);
+        neighbour.close();
+        assert_eq!(world.violations(), Vec::<String>::new(), "{attack:?}");
+        drop(net);
+        assert_nothing_left(&world, &[&guest, &honest]);
+    }
+}
+
+/// A guest that takes nothing and sends malformed packets: what waits for it stays bounded, and what it sends is judged as ever.
+#[test]
+fn attacks_while_nothing_can_be_received_are_answered_as_ever() {
+    for attack in NetAttack::ALL {
+        let world = World::seeded(26);
+        let guest = world.spawn(&GuestSpec::pvh("hostile"));
+        let options = NetOptions {
+            rx_buffers: 1,
+            ..NetOptions::default()
+        };
+        let mut net = Net::connected(&world, &guest, options);
+        for _ in 0..1000 {
+            net.link(0).coming.push_back(with_header(&[7; 6000]));
+        }
+        net.run().unwrap();
+        attack.launch(&mut net.front);
+        let result = net.run();
+        let sent = net.link(0).sent.len();
+        let of_rx = matches!(
+            attack,
+            NetAttack::RxReqProdJumps | NetAttack::RxBadGrant | NetAttack::RxReadOnlyGrant
+        );
+        match attack.expect() {
+            Expect::Stopped => assert!(result.is_err() && sent == 0, "{attack:?}"),
+            Expect::Done => assert!(result.is_ok() && sent == 1, "{attack:?}: {result:?}"),
+            Expect::Either => assert!(result.is_ok(), "{attack:?}: {result:?}"),
+            Expect::Refused | Expect::RefusedOrStopped => assert!(
+                sent == 0 || matches!(attack, NetAttack::EmptyPiece(_)),
+                "{attack:?}: {sent} sent, {result:?}"
+            ),
+        }
+        let left = net.link(0).coming.len();
+        let least = 1000 - split_drivers::limits::NET_RX_BATCH;
+        assert!(of_rx || left >= least, "{attack:?}: {left} left");
+        drop(net);
+        assert_nothing_left(&world, &[&guest]);
     }
 }
 
@@ -172,6 +234,7 @@ fn one_slot_left_open_is_a_bound_and_not_a_leak() {
         "the rest stays where it is bounded"
     );
     net.close();
+    assert_nothing_left(&world, &[&guest]);
 }
 
 #[test]
@@ -206,4 +269,5 @@ fn a_successor_goes_on_and_the_guest_stays_connected() {
     assert!(okay >= 20, "{okay}");
     assert_eq!(netif::RSP_DROPPED, -2);
     net.close();
+    assert_nothing_left(&world, &[&guest]);
 }

@@ -7,7 +7,7 @@ pub mod net;
 use std::time::Duration;
 use xen_abi::ids::{GrantRef, Port};
 use xen_host::xenstore::store::{StoreExt, TxId};
-use xen_sim::SimHost;
+use xen_sim::{Guest, SimHost, World};
 
 /// Longest wait for a thread; never reached when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,4 +34,13 @@ pub fn gref(host: &SimHost, dir: &str, key: &str) -> GrantRef {
 
 pub fn port(host: &SimHost, dir: &str, key: &str) -> Port {
     Port(number(host, dir, key).unwrap())
+}
+
+/// The guests end, and nothing of them and their drivers is left.
+#[track_caller]
+pub fn assert_nothing_left(world: &World, guests: &[&Guest]) {
+    guests
+        .iter()
+        .for_each(|guest| world.destroy_guest(guest.domid()));
+    world.ledger().assert_empty();
 }

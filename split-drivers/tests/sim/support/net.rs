@@ -33,24 +33,35 @@ pub struct Served {
     rx_port: Port,
 }
 
+/// A frontend that has read what we offer and published its rings.
+pub fn offered(
+    agent: &SimHost,
+    guest: &Guest,
+    at: &DeviceAddress,
+    options: NetOptions,
+) -> NetFront {
+    for key in [
+        "feature-sg",
+        "feature-gso-tcpv4",
+        "feature-gso-tcpv6",
+        "feature-ipv6-csum-offload",
+        "feature-rx-copy",
+        "feature-split-event-channels",
+    ] {
+        write(agent, &at.backend(), key, "1");
+    }
+    write(agent, &at.backend(), "multi-queue-max-queues", "8");
+    write(agent, &at.backend(), "state", "2");
+    let mut front = NetFront::new(guest.domu(), at.clone(), options);
+    front.step();
+    front
+}
+
 impl Net {
     pub fn connected(world: &World, guest: &Guest, options: NetOptions) -> Self {
         let agent = world.host("agent");
         let at = world.plug_vif(guest.domu(), 0, &[]);
-        for key in [
-            "feature-sg",
-            "feature-gso-tcpv4",
-            "feature-gso-tcpv6",
-            "feature-ipv6-csum-offload",
-            "feature-rx-copy",
-            "feature-split-event-channels",
-        ] {
-            write(&agent, &at.backend(), key, "1");
-        }
-        write(&agent, &at.backend(), "multi-queue-max-queues", "8");
-        write(&agent, &at.backend(), "state", "2");
-        let mut front = NetFront::new(guest.domu(), at.clone(), options);
-        front.step();
+        let front = offered(&agent, guest, &at, options);
         let order = agreed(&agent, &at);
         features::check(&order).unwrap();
         let host = world.host("driver");
@@ -168,7 +179,7 @@ impl Served {
     }
 }
 
-fn agreed(agent: &SimHost, at: &DeviceAddress) -> ConnectNet {
+pub fn agreed(agent: &SimHost, at: &DeviceAddress) -> ConnectNet {
     let dir = at.frontend();
     let flag = |key| read(agent, &dir, key).as_deref() == Some("1");
     let features = NetFeatures {
