@@ -23,6 +23,7 @@ mod create;
 mod daemon;
 mod data;
 mod devices;
+mod disks;
 mod dump;
 mod exhaust;
 mod heartbeats;
