@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod device;
+pub mod disks;
 pub mod dump;
 pub mod format;
 pub mod image;

@@ -4,6 +4,7 @@ use super::chatter::Chatter;
 use super::drivers::{Driver, DriverSpec};
 use super::error::AgentError;
 use super::record::{ConsoleFacts, Record, Stage};
+use super::tracking::TrackedDisk;
 use crate::build::Built;
 use crate::config::disk::DiskSpec;
 use crate::config::domain::CarriedValue;
@@ -31,6 +32,8 @@ pub struct Guest {
     pub driver: Option<Box<dyn Driver>>,
     /// Its devices; the key is the order in which they are served.
     pub devices: BTreeMap<(DeviceKind, u32), Device>,
+    /// Its disks that are being copied, by number.
+    pub tracked: BTreeMap<u32, TrackedDisk>,
     /// Its console's pty.
     pub console: Option<Console>,
     /// Set once the domain has shut down and that was acted upon.
@@ -146,6 +149,7 @@ impl Guest {
             record,
             driver: None,
             devices: BTreeMap::new(),
+            tracked: BTreeMap::new(),
             console: None,
             down: None,
             dump: Dump::NotBegun,

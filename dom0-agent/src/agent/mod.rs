@@ -47,6 +47,7 @@ pub mod restore;
 pub mod save;
 pub mod settle;
 pub mod teardown;
+pub mod tracking;
 
 use crate::build::Hypervisor;
 use crate::image::KernelCache;

@@ -485,6 +485,7 @@ impl Agent {
             if let DeviceBody::Disk { spec } = &device.body {
                 let spec = spec.clone();
                 self.open_disk(guest, domid, key.1, &spec)?;
+                self.track_again(guest, domid, key.1)?;
             }
             if !connected {
                 continue;

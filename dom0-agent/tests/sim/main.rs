@@ -24,6 +24,7 @@ mod create;
 mod daemon;
 mod data;
 mod devices;
+mod disks;
 mod dump;
 mod exhaust;
 mod heartbeats;

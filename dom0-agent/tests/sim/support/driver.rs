@@ -10,10 +10,11 @@ use parapet_wire::driver::{DeviceFault, DeviceKind, DriverFault, Order, OrderBod
 use split_drivers::control::driver::Driver as RealDriver;
 use split_drivers::control::pool::Pool;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use uuid::Uuid;
 use xen_abi::ids::DomId;
-use xen_sim::SimHost;
+use xen_sim::{Crashed, SimHost};
 
 /// A driver process.
 pub struct Living {
@@ -79,7 +80,12 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if let Self::Real(driver) = self {
             let body = OrderBody::Quiesce;
-            let _ = driver.obey(Order { id: 0, body }, Vec::new());
+            let end = || driver.obey(Order { id: 0, body }, Vec::new());
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(end))
+                && !payload.is::<Crashed>()
+            {
+                resume_unwind(payload);
+            }
         }
     }
 }

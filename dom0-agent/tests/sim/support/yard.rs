@@ -198,7 +198,11 @@ impl Yard {
     /// `kill -9` from outside.
     pub fn kill_driver(&self, uuid: Uuid) {
         let dead = self.state().drivers.remove(&uuid);
-        assert!(dead.is_some(), "no driver to kill");
+        let Some(living) = &dead else {
+            panic!("no driver to kill")
+        };
+        // Its threads must not answer the guest that Xen does not obey them any more.
+        self.world.crash_by_unwinding(&living.process);
         self.bury(uuid, dead, true);
     }
 
