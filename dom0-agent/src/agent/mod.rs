@@ -21,6 +21,7 @@
 //! | `reap.rs` | domains that shut down or went away |
 //! | `recover.rs` | what an earlier agent left |
 
+pub mod bell;
 pub mod create;
 pub mod drivers;
 pub mod dump;

@@ -37,12 +37,12 @@ use newborn::Newborn;
 use plan_pv::PvPlan;
 use plan_pvh::PvhPlan;
 use xen_abi::domain::DomainKind;
-use xen_host::seam::{DomainControl, HostControl, MemoryControl};
+use xen_host::seam::{DomainControl, Extras, HostControl, MemoryControl};
 
 /// All of the seam that building needs.
-pub trait Hypervisor: HostControl + DomainControl + MemoryControl {}
+pub trait Hypervisor: HostControl + DomainControl + MemoryControl + Extras {}
 
-impl<T: HostControl + DomainControl + MemoryControl> Hypervisor for T {}
+impl<T: HostControl + DomainControl + MemoryControl + Extras> Hypervisor for T {}
 
 /// The layout of either kind.
 enum Plan {

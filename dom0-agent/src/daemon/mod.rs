@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   @releaseDomain ──▶ reap task ──┐
+//!   Xen's own event ─────┘         │
 //!   guest's nodes ──▶ guest task ──┼──▶ blocking pool ──▶ Agent
 //!   every second ──▶ heartbeats ───┤
 //!   driver news ──▶ news task ─────┤
@@ -18,8 +19,10 @@ pub mod server;
 mod transfer;
 pub mod watcher;
 
+use crate::agent::bell::Bell;
 use crate::agent::process::Processes;
 use crate::agent::{Agent, Dirs, News, Outlets, Seams};
+use crate::build::Hypervisor;
 use crate::device::{bridge::Bridges, userdata};
 use crate::image::{KernelCache, Worker};
 use alive::Pulses;
@@ -34,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
+use xen_host::devices::HostDevices;
 use xen_host::xen::Xen;
 use xen_host::xenstore::client::Client;
 
@@ -54,6 +58,8 @@ pub struct Shared {
     pub events: broadcast::Sender<Event>,
     /// Xen's release, for greetings.
     pub xen: String,
+    /// Shutdowns straight from Xen, where event channels can be had.
+    pub bell: Option<Arc<Bell>>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -139,12 +145,20 @@ fn assemble(
     news: mpsc::UnboundedSender<News>,
     events: broadcast::Sender<Event>,
 ) -> anyhow::Result<Shared> {
-    let xen = Arc::new(Xen::open()?);
+    let xen = match options.xen_patches {
+        true => Xen::open()?,
+        false => Xen::open()?.without_extras(),
+    };
+    let xen = Arc::new(xen);
     let store = Arc::new(Client::connect()?);
     let version = xen_host::seam::HostControl::version(xen.as_ref()).to_string();
     for bridge in &options.bridges {
         Bridges::ensure_bridge(bridge).map_err(anyhow::Error::msg)?;
     }
+    let bell = Bell::hang(&HostDevices, Arc::clone(&xen) as Arc<dyn Hypervisor>)
+        .inspect_err(|error| tracing::info!(%error, "no shutdowns from Xen itself"))
+        .ok()
+        .map(Arc::new);
     let seams = Seams { xen, store };
     let dirs = Dirs {
         state: options.state.clone(),
@@ -174,6 +188,7 @@ fn assemble(
         agent,
         events,
         xen: version,
+        bell,
     })
 }
 

@@ -44,6 +44,8 @@ struct File {
     cache: Option<PathBuf>,
     /// Console and driver logs.
     logs: Option<PathBuf>,
+    /// Use what a patched hypervisor offers.
+    xen_patches: Option<bool>,
 }
 
 /// Options in effect.
@@ -65,6 +67,8 @@ pub struct Options {
     pub cache: PathBuf,
     /// Console and driver logs.
     pub logs: PathBuf,
+    /// Use what a patched hypervisor offers, where it is.
+    pub xen_patches: bool,
 }
 
 impl Options {
@@ -91,6 +95,7 @@ impl Options {
             run: or(file.run, paths::RUN_DIR),
             cache: or(file.cache, paths::CACHE_DIR),
             logs: or(file.logs, paths::LOG_DIR),
+            xen_patches: file.xen_patches.unwrap_or(true),
         })
     }
 }
@@ -146,7 +151,7 @@ mod tests {
         let shipped = include_str!("../../dist/etc/agent.toml");
         let keys = shipped.lines().filter_map(|line| line.strip_prefix('#'));
         let keys: Vec<&str> = keys.filter(|line| !line.starts_with(' ')).collect();
-        assert_eq!(keys.len(), 6, "{keys:?}");
+        assert_eq!(keys.len(), 7, "{keys:?}");
         let dir = tempfile::tempdir().unwrap();
         let (shown, empty) = (dir.path().join("shown.toml"), dir.path().join("empty.toml"));
         std::fs::write(&shown, keys.join("\n")).unwrap();

@@ -3,12 +3,14 @@
 use super::Shared;
 use super::alive::{NEWS_TURN, Pulse};
 use crate::agent::News;
+use crate::agent::bell::Bell;
 use crate::agent::drivers::DriverNews;
 use crate::agent::guest::SharedGuest;
 use crate::agent::heartbeats::Heartbeats;
 use crate::layout::paths;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 use xen_abi::ids::DomId;
 use xen_host::xenstore::watch::Watch;
@@ -33,6 +35,7 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
         match item {
             News::Started { uuid, domid } => {
                 tokio::spawn(watch_guest(shared.clone(), uuid, domid));
+                listen(&shared, domid);
             }
             News::Driver(DriverNews::Died { uuid, pid }) => {
                 tokio::spawn(replace(shared.clone(), uuid, pid));
@@ -64,6 +67,42 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
     }
 }
 
+/// Has Xen itself say when this domain stops, where it can.
+fn listen(shared: &Shared, domid: DomId) {
+    let Some(bell) = shared.bell.clone() else {
+        return;
+    };
+    tokio::task::spawn_blocking(move || match bell.listen(domid) {
+        Ok(heard) => tracing::debug!(%domid, heard, "shutdowns from Xen itself"),
+        Err(error) => {
+            tracing::debug!(%domid, %error, "no shutdowns of this domain from Xen itself")
+        }
+    });
+}
+
+/// Waits at the bell, in a thread of its own, and passes on that it rang.
+fn at_the_bell(bell: Arc<Bell>) -> Arc<Notify> {
+    let rang = Arc::new(Notify::new());
+    let passed_on = Arc::clone(&rang);
+    let waiting = std::thread::Builder::new().name("bell".into());
+    let started = waiting.spawn(move || {
+        loop {
+            match bell.rang(None) {
+                Ok(true) => passed_on.notify_one(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no more shutdowns from Xen itself; xenstored tells them");
+                    return;
+                }
+            }
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "no thread for shutdowns from Xen itself; xenstored tells them");
+    }
+    rang
+}
+
 async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
     if let Some(guest) = shared.agent.by_uuid(uuid) {
         let agent = std::sync::Arc::clone(&shared.agent);
@@ -92,7 +131,7 @@ async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
     tracing::error!(%uuid, "driver given up; `parapet upgrade-drivers` tries again");
 }
 
-/// Reaps at every `@releaseDomain`, and when a waiting decision is due.
+/// Reaps at every `@releaseDomain`, whenever Xen itself says that a guest stopped, and when a waiting decision is due.
 pub async fn releases(shared: Shared, pulse: Pulse) {
     let agent = std::sync::Arc::clone(&shared.agent);
     let watch =
@@ -104,11 +143,13 @@ pub async fn releases(shared: Shared, pulse: Pulse) {
             return;
         }
     };
+    let rang = shared.bell.clone().map(at_the_bell).unwrap_or_default();
     let mut due = Instant::now();
     loop {
         pulse.beat();
         tokio::select! {
             path = watch.next() => if path.is_none() { return },
+            () = rang.notified() => tracing::info!("Xen says that a guest stopped"),
             () = tokio::time::sleep_until(due.into()) => {}
         }
         let agent = std::sync::Arc::clone(&shared.agent);

@@ -37,6 +37,8 @@ pub struct Setup {
     pub memory_mib: u64,
     /// Drivers move data.
     pub real_drivers: bool,
+    /// Xen with the patches of `xen-patches/`.
+    pub patched: bool,
 }
 
 impl Default for Setup {
@@ -44,6 +46,7 @@ impl Default for Setup {
         Self {
             memory_mib: 256,
             real_drivers: false,
+            patched: false,
         }
     }
 }
@@ -120,7 +123,11 @@ impl Host {
         if std::env::var_os("SIM_LOG").is_some() {
             let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         }
-        let world = World::builder(7).memory_mib(setup.memory_mib).build();
+        let mut builder = World::builder(7).memory_mib(setup.memory_mib);
+        if setup.patched {
+            builder = builder.patched();
+        }
+        let world = builder.build();
         let yard = Yard::new(&world, setup.real_drivers);
         let root = tempfile::tempdir().unwrap();
         let dirs = Dirs {
