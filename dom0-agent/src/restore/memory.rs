@@ -4,6 +4,7 @@
 //! much a guest may have is Xen's to enforce (`max_mem`); where, is judged here. Page tables of a PV guest name pages by number in the stream:
 //! they are read into private memory first, the pages they name are populated, and the tables get their frames.
 
+use super::copied::Copier;
 use super::error::{RestoreError, Step};
 use super::limits::{MAP_PAGES, PV_SLACK_PAGES};
 use crate::build::limits::{ORDER_2M, PAGE};
@@ -30,6 +31,8 @@ pub(super) struct Memory<'a> {
     pv: bool,
     /// PV: level of each page that is a page table, and whether it is pinned.
     tables: BTreeMap<u64, (u8, bool)>,
+    /// Where Xen makes copies; found out at the first contents.
+    copier: Option<Option<Copier<'a>>>,
 }
 
 impl<'a> Memory<'a> {
@@ -48,6 +51,7 @@ impl<'a> Memory<'a> {
             frames: Vec::new(),
             pv,
             tables: BTreeMap::new(),
+            copier: None,
         }
     }
 
@@ -89,6 +93,9 @@ impl<'a> Memory<'a> {
             .filter(|entry| entry.kind.has_contents())
             .copied()
             .collect();
+        if self.copier.is_none() && !loaded.is_empty() {
+            self.copier = Some(Copier::of(self.newborn.host, self.newborn.domid)?);
+        }
         for part in loaded.chunks(MAP_PAGES) {
             let plain = part.iter().all(|entry| entry.kind == PageKind::Normal);
             if plain {
@@ -144,10 +151,18 @@ impl<'a> Memory<'a> {
         }
     }
 
-    fn map(&self, entries: &[PageEntry]) -> Result<xen_host::region::SharedRegion, RestoreError> {
-        // Populated just before; Xen refuses a frame that is none.
+    /// Populated just before; Xen refuses a frame that is none.
+    fn frames_of(&self, entries: &[PageEntry]) -> Vec<u64> {
         let frame = |entry: &PageEntry| self.frame(entry.pfn.0).unwrap_or(u64::MAX);
-        let frames: Vec<u64> = entries.iter().map(frame).collect();
+        entries.iter().map(frame).collect()
+    }
+
+    fn copier(&self) -> Option<&Copier<'a>> {
+        self.copier.as_ref()?.as_ref()
+    }
+
+    fn map(&self, entries: &[PageEntry]) -> Result<xen_host::region::SharedRegion, RestoreError> {
+        let frames = self.frames_of(entries);
         self.newborn
             .host
             .map_foreign(self.newborn.domid, &frames, true)
@@ -156,6 +171,9 @@ impl<'a> Memory<'a> {
 
     /// Reads the contents of the next pages of a record to where they belong.
     fn read(&self, entries: &[PageEntry], pages: &mut Pages<'_, File>) -> Result<(), RestoreError> {
+        if let Some(copier) = self.copier() {
+            return copier.read(&self.frames_of(entries), pages);
+        }
         let region = self.map(entries)?;
         let bytes = entries.len() * PAGE_SIZE;
         let mut done = 0;
@@ -197,6 +215,9 @@ impl<'a> Memory<'a> {
                 let why = "a page table names, and which is nowhere";
                 RestoreError::Page { pfn, why }
             })?;
+        }
+        if let Some(copier) = self.copier() {
+            return copier.write(&self.frames_of(entries), &bytes);
         }
         self.map(entries)?.write(0, &bytes);
         Ok(())

@@ -15,6 +15,7 @@ pub mod collect;
 pub mod error;
 pub mod limits;
 
+mod copied;
 mod memory;
 mod pv;
 mod pvh;

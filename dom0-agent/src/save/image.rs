@@ -125,14 +125,17 @@ impl<'a> Saver<'a> {
     /// # Errors
     /// The file refuses, or Xen does.
     pub fn rounds(&mut self, source: &mut dyn PageSource) -> Result<(), SaveError> {
+        let mut fresh = true;
         while let Some(set) = source.next_round()? {
             let sender = Sender {
                 host: self.host,
                 domid: self.subject.domid,
                 p2m: self.pv.as_ref().map(|state| &state.p2m),
+                fresh,
                 waits: self.waits,
             };
             sender.send(&mut self.writer, &set)?;
+            fresh = false;
         }
         Ok(())
     }

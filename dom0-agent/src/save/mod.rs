@@ -5,7 +5,7 @@
 //!        │
 //!   Saver::begin ─▶ round(set of pages) ... ─▶ Saver::finish        image.rs
 //!   headers,          pages.rs: windows ─▶ types ─▶ one mapping ─▶ PAGE_DATA     pvh.rs, pv.rs: what is not memory
-//!   CPU policy        rounds.rs: which pages go next
+//!   CPU policy        rounds.rs: which pages go next      copied.rs: no mapping, where Xen copies
 //! ```
 //!
 //! Nothing here decides what becomes of the guest: see [`crate::agent::save`]. A saver only reads the domain, and whoever drops
@@ -19,6 +19,7 @@ pub mod policy;
 pub mod rounds;
 pub mod suspend;
 
+mod copied;
 mod pages;
 pub(crate) mod pv;
 mod pvh;

@@ -6,6 +6,7 @@
 //!                                                     PV page tables: a private copy with page numbers in them
 //! ```
 
+use super::copied::Copier;
 use super::error::{SaveError, Step};
 use super::limits::{MAP_WINDOW_PAGES, RECORD_PAGES};
 use super::p2m::P2m;
@@ -27,6 +28,8 @@ pub(super) struct Sender<'a> {
     pub(super) domid: DomId,
     /// Frames of a PV guest's pages; those of PVH guests are called by page number.
     pub(super) p2m: Option<&'a P2m>,
+    /// No page was sent before.
+    pub(super) fresh: bool,
     /// Whether the image is still wanted.
     pub(super) waits: &'a dyn Fn() -> bool,
 }
@@ -37,6 +40,7 @@ type There = (PageEntry, u64);
 impl Sender<'_> {
     /// Sends every page of `set` that is there.
     pub(super) fn send(self, writer: &mut Writer<File>, set: &PageSet) -> Result<(), SaveError> {
+        let copier = Copier::of(self)?;
         for window in set.windows(MAP_WINDOW_PAGES) {
             if !(self.waits)() {
                 return Err(SaveError::Unwanted);
@@ -46,6 +50,10 @@ impl Sender<'_> {
                 continue;
             }
             let (entries, frames): (Vec<PageEntry>, Vec<u64>) = there.into_iter().unzip();
+            if let Some(copier) = &copier {
+                copier.send(self, writer, &entries, &frames)?;
+                continue;
+            }
             let region = self
                 .host
                 .map_foreign(self.domid, &frames, false)

@@ -1,8 +1,8 @@
 //! Guests that are saved and restored: the file is whole and the guest gone, or the guest runs where it was; never neither.
 
-use crate::support::Host;
 use crate::support::faults::{with_each_death, with_each_failure};
 use crate::support::reflex::Reflex;
+use crate::support::{Host, Setup};
 use dom0_agent::agent::create::CreateOptions;
 use dom0_agent::agent::error::AgentError;
 use dom0_agent::agent::save::{AfterSave, InPlace, SaveOptions};
@@ -61,7 +61,15 @@ pub fn config_of(host: &Host, kind: &str) -> DomainConfig {
 
 /// A guest that uses its devices and answers when it is asked to suspend.
 pub fn running() -> Host {
-    let mut host = Host::new();
+    running_on(false)
+}
+
+/// As [`running`], on a patched hypervisor or a stock one.
+pub fn running_on(patched: bool) -> Host {
+    let mut host = Host::with(Setup {
+        patched,
+        ..Setup::default()
+    });
     let config = config(&host);
     host.start(config);
     host.reflex(GUEST, Reflex::Suspend);
@@ -167,7 +175,11 @@ fn facts(host: &Host, domid: DomId) -> Facts {
 
 #[test]
 fn a_guest_comes_back_as_it_was_and_uses_its_devices_again() {
-    let mut host = running();
+    [false, true].into_iter().for_each(comes_back);
+}
+
+fn comes_back(patched: bool) {
+    let mut host = running_on(patched);
     let domu = host.machine(GUEST).kernel.domu().clone();
     for gfn in [7, 700, 4095] {
         domu.page_at(gfn).unwrap().write(100, &gfn.to_le_bytes());
@@ -184,7 +196,9 @@ fn a_guest_comes_back_as_it_was_and_uses_its_devices_again() {
     let file = file();
     let before = facts(&host, GUEST);
     assert!(before.memory.len() > 4096 && before.registers.is_some());
-    save(&host, AfterSave::Destroy, &file).unwrap();
+    let summary = save(&host, AfterSave::Destroy, &file).unwrap();
+    // A patched hypervisor says which pages hold nothing.
+    assert_eq!(summary.contents < summary.pages, patched);
     host.settle();
     host.assert_clean();
 
@@ -204,6 +218,49 @@ fn a_guest_comes_back_as_it_was_and_uses_its_devices_again() {
     assert!(host.world.domain(domid).unwrap().paused);
     host.process.unpause(domid).unwrap();
     assert_runs(&mut host, domid);
+}
+
+#[test]
+fn files_go_from_a_patched_hypervisor_to_a_stock_one_and_back() {
+    for patched in [false, true] {
+        let mut here = running_on(patched);
+        let domu = here.machine(GUEST).kernel.domu().clone();
+        domu.page_at(700).unwrap().write(100, b"hello");
+        let file = file();
+        let before = facts(&here, GUEST);
+        save(&here, AfterSave::Destroy, &file).unwrap();
+        here.settle();
+        here.assert_clean();
+        let mut there = Host::with(Setup {
+            patched: !patched,
+            ..Setup::default()
+        });
+        let domid = restore(&there, &file, true).unwrap();
+        assert!(before.memory == facts(&there, domid).memory);
+        there.process.unpause(domid).unwrap();
+        assert_runs(&mut there, domid);
+    }
+}
+
+#[test]
+fn a_save_or_a_restore_by_copies_that_fails_costs_nothing() {
+    let patched = || running_on(true);
+    with_each_failure("agent", patched, save_for_good, |host, _| {
+        assert_saved_or_running(host);
+    });
+    let saved = || {
+        let mut host = running_on(true);
+        save_for_good(&mut host).unwrap();
+        host.settle();
+        host
+    };
+    with_each_failure("agent", saved, bring_back, |host, result| match result {
+        Err(_) => host.assert_clean(),
+        Ok(()) => {
+            let domid = the_guest(host).unwrap();
+            assert_runs(host, domid);
+        }
+    });
 }
 
 #[test]

@@ -5,9 +5,9 @@ use crate::save::{
     assert_runs, assert_saved_or_running, config_of, file, file_is_whole, fresh_file, kept_file,
     restore_of, save, the_guest, whole,
 };
-use crate::support::Host;
 use crate::support::faults::{with_each_death, with_each_failure};
 use crate::support::reflex::Reflex;
+use crate::support::{Host, Setup};
 use dom0_agent::agent::error::AgentError;
 use dom0_agent::agent::save::AfterSave;
 use std::collections::BTreeSet;
@@ -98,7 +98,14 @@ fn parts() -> [(VcpuPart, u8); 3] {
 }
 
 fn running() -> Host {
-    let mut host = Host::new();
+    running_on(false)
+}
+
+fn running_on(patched: bool) -> Host {
+    let mut host = Host::with(Setup {
+        patched,
+        ..Setup::default()
+    });
     let config = config_of(&host, "pv");
     host.start(config);
     speak(&host);
@@ -138,7 +145,11 @@ fn pages(host: &Host, domid: DomId) -> (Vec<Vec<u8>>, BTreeSet<u64>) {
 
 #[test]
 fn a_pv_guest_comes_back_on_other_frames() {
-    let mut host = running();
+    [false, true].into_iter().for_each(comes_back);
+}
+
+fn comes_back(patched: bool) {
+    let mut host = running_on(patched);
     let (before, special) = pages(&host, GUEST);
     assert!(special.len() > 8 + 4, "{special:?}");
     let registers = context(&host, GUEST);
@@ -147,7 +158,8 @@ fn a_pv_guest_comes_back_on_other_frames() {
     let file = file();
     let summary = save(&host, AfterSave::Destroy, &file).unwrap();
     assert_eq!(whole(&file), Some(summary));
-    assert_eq!(summary.contents, PAGES);
+    assert_eq!(summary.pages, PAGES);
+    assert_eq!(summary.contents < PAGES, patched);
     for kind in [
         Kind::PvInfo,
         Kind::P2mFrames,

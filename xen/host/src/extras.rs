@@ -33,6 +33,12 @@ pub enum Copied {
 
 /// Calls of a patched hypervisor.
 pub trait Extras: Debug + Send + Sync {
+    /// Whether the copies below are there, found out by one of no page.
+    ///
+    /// # Errors
+    /// There is no such domain.
+    fn offers_copies(&self, domid: DomId) -> Result<bool>;
+
     /// Memory for the copies below, of this many pages: the hypervisor reads and writes it during a call, which ordinary memory may not bear.
     ///
     /// # Errors

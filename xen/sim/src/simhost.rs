@@ -429,6 +429,12 @@ impl MemoryControl for SimHost {
 }
 
 impl Extras for SimHost {
+    fn offers_copies(&self, domid: DomId) -> Result<bool> {
+        let none = SharedRegion::anonymous(1)?;
+        let answer = self.copy_out(domid, &[], &none)?;
+        Ok(answer != Offer::NotThere)
+    }
+
     fn copy_buffer(&self, pages: usize) -> Result<SharedRegion> {
         SharedRegion::anonymous(pages)
     }

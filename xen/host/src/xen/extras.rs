@@ -129,6 +129,17 @@ fn told(status: i32) -> Copied {
 }
 
 impl Extras for Xen {
+    fn offers_copies(&self, domid: DomId) -> Result<bool> {
+        if self.extras.refused {
+            return Ok(false);
+        }
+        let call = || {
+            let nothing = self.copy_buffer(1)?;
+            self.copy_part(domid, &[], &nothing, 0, 0)
+        };
+        Ok(matches!(self.extras.copy.try_it(call)?, Offer::Done(_)))
+    }
+
     fn copy_buffer(&self, pages: usize) -> Result<SharedRegion> {
         self.pool.region(pages)
     }
