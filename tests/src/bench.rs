@@ -8,6 +8,7 @@ pub mod commands;
 pub mod count;
 pub mod guest;
 pub mod net;
+pub mod patches;
 pub mod sample;
 pub mod saves;
 pub mod table;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod probe;
 pub mod product;
 pub mod rig;
 pub mod scenario;
