@@ -9,6 +9,7 @@ pub mod count;
 pub mod guest;
 pub mod moves;
 pub mod net;
+pub mod patches;
 pub mod sample;
 pub mod saves;
 pub mod table;

@@ -48,18 +48,41 @@ enum Part {
     Moves,
     Block,
     Net,
+    /// Saving, restoring and crashes with and without the patches of Xen; only where it is asked for, after `cargo xtask xen`
+    Patches,
 }
 
-impl From<Part> for bench::Part {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Commands => Self::Commands,
-            Part::Saves => Self::Saves,
-            Part::Moves => Self::Moves,
-            Part::Block => Self::Block,
-            Part::Net => Self::Net,
+impl Part {
+    /// What is measured on Debian's hypervisor; the patches are measured on another host.
+    fn on_debians(self) -> Option<bench::Part> {
+        match self {
+            Self::Commands => Some(bench::Part::Commands),
+            Self::Saves => Some(bench::Part::Saves),
+            Self::Moves => Some(bench::Part::Moves),
+            Self::Block => Some(bench::Part::Block),
+            Self::Net => Some(bench::Part::Net),
+            Self::Patches => None,
         }
     }
+}
+
+/// Measures on the patched hypervisor; the figures are also left in `target/lab/bench-patches.json`.
+fn patches(timeline: &mut Timeline) -> Result<()> {
+    let shape = Shape::timed_patched();
+    timeline.step("booted patched host", || snapshot::of(&shape))?;
+    let host = timeline.step("a fork of it", || Host::fork(&shape))?;
+    let measured = bench::patches::run(&host, timeline);
+    let figures = match measured {
+        Ok(figures) => figures,
+        Err(error) => {
+            host.keep_as_failed();
+            return Err(error);
+        }
+    };
+    print!("{figures}");
+    let path = dirs::lab().join("bench-patches.json");
+    fs::write(&path, serde_json::to_string_pretty(&figures)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Measures and prints; the figures are also left in `target/lab/bench.json`.
@@ -69,9 +92,24 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.as_is {
         timeline.step("release binaries", crate::dist::build)?;
     }
-    let mut parts: Vec<bench::Part> = arguments.only.iter().copied().map(Into::into).collect();
-    if parts.is_empty() {
+    if arguments
+        .only
+        .iter()
+        .any(|part| matches!(part, Part::Patches))
+    {
+        patches(&mut timeline)?;
+    }
+    let mut parts: Vec<bench::Part> = arguments
+        .only
+        .iter()
+        .filter_map(|part| part.on_debians())
+        .collect();
+    if arguments.only.is_empty() {
         parts.extend(bench::Part::ALL);
+    }
+    if parts.is_empty() {
+        timeline.print();
+        return Ok(ExitCode::SUCCESS);
     }
     let kinds: &[Kind] = if arguments.pv {
         &[Kind::Pvh, Kind::Pv]

@@ -10,12 +10,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use xen_abi::domain::ShutdownReason;
-use xen_abi::ids::{DomId, PAGE_SIZE};
+use xen_abi::ids::{DomId, PAGE_SIZE, VcpuId};
+use xen_abi::layout::copy_out;
+use xen_abi::pv::page_table::LEVELS;
+use xen_abi::pv::vcpu_context::{VcpuGuestContext, frame_of_cr3};
 use xen_host::devices::HostDevices;
 use xen_host::seam::{Copied, Devices, DomainControl, Extras, MemoryControl, Offer, Store};
 use xen_host::xen::Xen;
@@ -25,8 +29,12 @@ use xen_host::xenstore::client::Client;
 const STEP: usize = 1024;
 /// Frames of a PVH guest that are looked at: those below 512 MiB.
 const GFNS: u64 = 512 << 8;
-/// Frames of a lab machine: 2 GiB.
-const MACHINE_FRAMES: u64 = 2 << 18;
+/// Entries of a page table.
+const ENTRIES: usize = 512;
+/// Entries of the topmost one that are the hypervisor's.
+const XENS_SLOTS: std::ops::Range<usize> = 256..272;
+const PRESENT: u64 = 1;
+const FRAME_BITS: u64 = (1 << 40) - 1;
 /// What `getpageframeinfo3` says of memory that is nothing special.
 const NORMAL: u32 = 0;
 /// And of what is no frame of the domain.
@@ -66,18 +74,31 @@ fn frames(xen: &Xen, domid: DomId) -> Result<(Vec<u64>, Vec<u64>)> {
     Ok((of(|kind| kind == NORMAL), of(tables)))
 }
 
-/// Frames that a PV domain owns: those of the machine whose type can be asked in its name.
+/// Frames that a PV domain's page tables name, and those tables. (Asking for every frame of the machine would fill Xen's log.)
 fn pv_frames(xen: &Xen, domid: DomId) -> Result<Vec<u64>> {
-    let (mut owned, mut at) = (Vec::new(), 0);
-    while at < MACHINE_FRAMES {
-        let part: Vec<u64> = (at..at + STEP as u64).collect();
-        let types = xen.page_types(domid, &part)?;
-        let there = part.iter().zip(types).filter(|(_, kind)| *kind != XTAB);
-        owned.extend(there.map(|(frame, _)| *frame));
-        at += STEP as u64;
+    let context: VcpuGuestContext =
+        copy_out(&xen.vcpu_context(domid, VcpuId(0))?).context("Xen gives no registers")?;
+    let mut level: Vec<u64> = vec![frame_of_cr3(context.ctrlreg[3]).0];
+    let mut all: BTreeSet<u64> = level.iter().copied().collect();
+    for depth in (1..=LEVELS).rev() {
+        let mut next = BTreeSet::new();
+        for part in level.chunks(STEP) {
+            let tables = xen.map_foreign(domid, part, false)?;
+            for at in 0..part.len() * ENTRIES {
+                let xens = depth == LEVELS && XENS_SLOTS.contains(&(at % ENTRIES));
+                let entry = tables.load_u64(at * size_of::<u64>());
+                if entry & PRESENT != 0 && !xens {
+                    next.insert(entry >> 12 & FRAME_BITS);
+                }
+            }
+        }
+        all.extend(&next);
+        level = next.into_iter().collect();
     }
-    ensure!(!owned.is_empty(), "no frame found");
-    Ok(owned)
+    let all: Vec<u64> = all.into_iter().collect();
+    let types = xen.page_types(domid, &all)?;
+    let there = all.into_iter().zip(types).filter(|(_, kind)| *kind != XTAB);
+    Ok(there.map(|(frame, _)| frame).collect())
 }
 
 fn copy(domid: DomId) -> Result<()> {

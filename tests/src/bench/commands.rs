@@ -12,7 +12,7 @@ use super::count;
 use super::table::{CostRow, Row, Table};
 
 /// Timed rounds after the first.
-const WARM_ROUNDS: u32 = 3;
+pub(super) const WARM_ROUNDS: u32 = 3;
 
 /// One command of a sequence.
 pub(super) struct Step {
@@ -141,8 +141,18 @@ fn cases(host: &Host) -> Result<Vec<Case>> {
 
 /// Times of `case` with `tool` in place of `XL`.
 pub(super) fn measure(host: &Host, case: &Case, tool: &str) -> Result<Vec<Timing>> {
+    measure_rounds(host, case, tool, WARM_ROUNDS)
+}
+
+/// The same with another number of rounds after the first.
+pub(super) fn measure_rounds(
+    host: &Host,
+    case: &Case,
+    tool: &str,
+    warm: u32,
+) -> Result<Vec<Timing>> {
     let measurement = Measurement {
-        rounds: 1 + WARM_ROUNDS,
+        rounds: 1 + warm,
         steps: case.commands(tool),
     };
     let input = serde_json::to_vec(&measurement)?;
