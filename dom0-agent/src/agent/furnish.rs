@@ -30,6 +30,23 @@ use xen_host::xenstore::store::StoreExt;
 impl Agent {
     /// Driver, devices, xenstore, console: everything around a built domain.
     pub(super) fn furnish(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
+        self.surround(guest, built)?;
+        self.connect_console(guest)?;
+        self.write_userdata(guest)
+    }
+
+    /// What a guest lacks that has taken a shell: names and devices.
+    pub(super) fn furnish_shell(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
+        let mut tree = Tree::new(domid);
+        domain::identity(&mut tree, &identity(guest, domid));
+        self.furnish_devices(guest, domid, &mut tree)?;
+        let ops = tree.into_ops();
+        self.seams.store.commit("a guest from a shell", &ops)?;
+        self.write_userdata(guest)
+    }
+
+    /// All of [`Agent::furnish`] that can be done before it is known whose console it is.
+    pub(super) fn surround(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
         let domid = built.domid;
         let spec = DriverSpec {
             uuid: guest.record.uuid,
@@ -48,15 +65,7 @@ impl Agent {
 
         let mut tree = Tree::new(domid);
         self.describe_domain(&mut tree, guest, built);
-        for spec in guest.record.config.disks.clone() {
-            self.furnish_disk(guest, domid, &spec, &mut tree)?;
-        }
-        for (position, spec) in guest.record.config.vifs.clone().iter().enumerate() {
-            let devid = spec
-                .devid
-                .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
-            self.furnish_net(guest, domid, devid, spec, &mut tree)?;
-        }
+        self.furnish_devices(guest, domid, &mut tree)?;
         if let Some(console) = &guest.console {
             device::console(
                 &mut tree,
@@ -70,26 +79,37 @@ impl Agent {
         self.seams
             .store
             .introduce(domid, built.store.frame, built.store.port)?;
-        self.connect_console(guest)?;
-        self.write_userdata(guest)
+        Ok(())
+    }
+
+    fn furnish_devices(
+        &self,
+        guest: &mut Guest,
+        domid: DomId,
+        tree: &mut Tree,
+    ) -> Result<(), AgentError> {
+        for spec in guest.record.config.disks.clone() {
+            self.furnish_disk(guest, domid, &spec, tree)?;
+        }
+        for (position, spec) in guest.record.config.vifs.clone().iter().enumerate() {
+            let devid = spec
+                .devid
+                .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
+            self.furnish_net(guest, domid, devid, spec, tree)?;
+        }
+        Ok(())
     }
 
     fn describe_domain(&self, tree: &mut Tree, guest: &Guest, built: &Built) {
         let config = &guest.record.config;
         let facts = domain::DomainFacts {
-            domid: built.domid,
-            uuid: handle(guest.record.uuid),
-            name: &config.name,
+            identity: identity(guest, built.domid),
             kind: kind(config.kind),
             target_kib: config.memory.target_kib,
             static_max_kib: config.memory.max_kib,
             vcpus_online: config.cpu.online,
             vcpus_max: config.cpu.max,
             store: (built.store.frame, built.store.port),
-            start_time: start_time(),
-            kernel: config.boot.kernel.as_deref().unwrap_or(""),
-            ramdisk: config.boot.ramdisk.as_deref(),
-            cmdline: config.boot.cmdline.as_deref().unwrap_or(""),
         };
         domain::skeleton(tree, &facts);
     }
@@ -273,6 +293,20 @@ impl Agent {
                 source,
             }
         })
+    }
+}
+
+/// Whose a domain is, for xenstore.
+fn identity(guest: &Guest, domid: DomId) -> domain::Identity<'_> {
+    let config = &guest.record.config;
+    domain::Identity {
+        domid,
+        uuid: handle(guest.record.uuid),
+        name: &config.name,
+        start_time: start_time(),
+        kernel: config.boot.kernel.as_deref().unwrap_or(""),
+        ramdisk: config.boot.ramdisk.as_deref(),
+        cmdline: config.boot.cmdline.as_deref().unwrap_or(""),
     }
 }
 

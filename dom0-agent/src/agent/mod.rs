@@ -20,6 +20,7 @@
 //! | `hotplug.rs` | attach and detach on a running guest |
 //! | `reap.rs` | domains that shut down or went away |
 //! | `recover.rs` | what an earlier agent left |
+//! | `shells.rs` | domains built in advance, which guests take over |
 
 pub mod create;
 pub mod drivers;
@@ -38,6 +39,7 @@ pub mod request;
 pub mod restore;
 pub mod save;
 pub mod settle;
+pub mod shells;
 pub mod teardown;
 
 use crate::build::Hypervisor;
@@ -48,6 +50,7 @@ use guest::{Guest, SharedGuest};
 use links::Links;
 use parapet_wire::agent as wire;
 use record::{Record, Records};
+use shells::Shells;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -103,6 +106,8 @@ pub enum News {
         /// Which.
         uuid: Uuid,
     },
+    /// There is something to do for the pool of shells: [`Agent::refill`].
+    Shells,
 }
 
 /// Where news and events go; called from any thread, must not block.
@@ -126,6 +131,7 @@ pub struct Agent {
     dirs: Dirs,
     records: Records,
     kernels: KernelCache,
+    shells: Shells,
     drivers: Arc<dyn Drivers>,
     links: Arc<dyn Links>,
     outlets: Outlets,
@@ -161,6 +167,7 @@ impl Agent {
         }
         Ok(Self {
             seams,
+            shells: Shells::new(&dirs.state),
             dirs,
             records,
             kernels,
@@ -254,6 +261,11 @@ impl Agent {
 
     fn forget(&self, uuid: Uuid) {
         self.table().remove(&uuid);
+    }
+
+    /// Tells the daemon.
+    fn news(&self, item: News) {
+        (self.outlets.news)(item);
     }
 
     fn save(&self, guest: &Guest) -> Result<(), AgentError> {

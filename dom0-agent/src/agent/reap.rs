@@ -94,6 +94,7 @@ impl Agent {
                 (a, b) => a.or(b),
             };
         }
+        self.tend_shells(&domains, now);
         Ok(again)
     }
 
@@ -212,7 +213,7 @@ fn decide(
         Stage::Waiting if protected => return waiting(guest, heard, now),
         Stage::Waiting => Some(Decision::Restart),
         // Whoever saves it finds out what became of it.
-        Stage::Building | Stage::Saving => Some(Decision::Nothing),
+        Stage::Building | Stage::Saving | Stage::Shell => Some(Decision::Nothing),
         Stage::Running if gone => Some(Decision::Forget),
         Stage::Running if guest.started.is_none() => Some(Decision::Adopt),
         Stage::Running => None,

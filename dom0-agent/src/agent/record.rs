@@ -4,6 +4,7 @@
 //! the guests themselves do not outlive the kernel it runs on.
 
 use crate::config::domain::DomainConfig;
+use crate::image::FileKey;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -30,6 +31,8 @@ pub enum Stage {
     Waiting,
     /// To be removed for good: finish that.
     Dying,
+    /// No guest: a domain built in advance that waits for one (see `shells.rs`).
+    Shell,
 }
 
 impl Stage {
@@ -38,7 +41,7 @@ impl Stage {
     pub const fn is_up(self) -> bool {
         match self {
             Self::Running | Self::Saving => true,
-            Self::Building | Self::Waiting | Self::Dying => false,
+            Self::Building | Self::Waiting | Self::Dying | Self::Shell => false,
         }
     }
 }
@@ -64,6 +67,20 @@ pub struct Record {
     /// It was asked to suspend by a save that is over: if it does, it is to run on.
     #[serde(default)]
     pub asked_to_suspend: bool,
+    /// It is, or is becoming, a shell: what was built into it.
+    #[serde(default)]
+    pub shell: Option<ShellFacts>,
+}
+
+/// What was built into a shell, besides its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellFacts {
+    /// Name of the template it belongs to.
+    pub template: String,
+    /// Keys of the kernel's and the ramdisk's file.
+    pub files: Vec<FileKey>,
+    /// Release of the agent that built it: another one may build otherwise.
+    pub release: String,
 }
 
 /// Facts about the primary console.
@@ -89,6 +106,7 @@ impl Record {
             unmanaged,
             starts: 0,
             asked_to_suspend: false,
+            shell: None,
         }
     }
 }

@@ -8,6 +8,8 @@
 //! | running | there | adopted: devices as xenstore shows them, the living driver or a successor |
 //! | saving | there | runs on, then adopted |
 //! | running, saving | gone | somebody destroyed it: forgotten |
+//! | shell | untouched, and still wanted | kept |
+//! | shell | anything else | removed |
 
 use super::drivers::DriverSpec;
 use super::error::AgentError;
@@ -37,7 +39,12 @@ impl Agent {
             source,
         })?;
         let domains = self.seams.xen.domain_list(DomId(1))?;
-        for record in records {
+        let (shells, guests): (Vec<Record>, Vec<Record>) = records
+            .into_iter()
+            .partition(|record| record.shell.is_some());
+        // First: a guest that was taking a shell's domain undoes what it had of it, and a driver holds that domain's pages.
+        self.recover_shells(shells, &domains);
+        for record in guests {
             let name = record.config.name.clone();
             let alive = domains.iter().any(|info| {
                 Some(info.domid) == record.domid
@@ -74,7 +81,12 @@ impl Agent {
                 self.take_down(&mut guest)
             }
             (
-                Stage::Waiting | Stage::Building | Stage::Dying | Stage::Running | Stage::Saving,
+                Stage::Waiting
+                | Stage::Building
+                | Stage::Dying
+                | Stage::Running
+                | Stage::Saving
+                | Stage::Shell,
                 _,
             ) => {
                 tracing::warn!(name, ?stage, "what is left of a guest is removed");

@@ -87,7 +87,7 @@ fn may_be_saved(guest: &Guest, domid: DomId) -> Result<(), AgentError> {
         (Stage::Running, None) => Ok(()),
         (Stage::Running, Some(_)) => busy("has shut down; there is nothing to save"),
         (Stage::Saving, _) => busy("is being saved already"),
-        (Stage::Building | Stage::Waiting | Stage::Dying, _) => {
+        (Stage::Building | Stage::Waiting | Stage::Dying | Stage::Shell, _) => {
             busy("does not run; there is nothing to save")
         }
     }

@@ -20,6 +20,7 @@ pub mod info;
 pub mod lifecycle;
 pub mod list;
 pub mod network;
+pub mod offline;
 pub mod power;
 pub mod reach;
 pub mod save;

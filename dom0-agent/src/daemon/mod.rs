@@ -19,7 +19,7 @@ mod transfer;
 pub mod watcher;
 
 use crate::agent::process::Processes;
-use crate::agent::{Agent, Dirs, News, Outlets, Seams};
+use crate::agent::{Agent, Dirs, News, Outlets, Seams, heartbeats};
 use crate::device::{bridge::Bridges, userdata};
 use crate::image::{KernelCache, Worker};
 use alive::Pulses;
@@ -33,7 +33,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use xen_host::xen::Xen;
 use xen_host::xenstore::client::Client;
 
@@ -54,6 +54,8 @@ pub struct Shared {
     pub events: broadcast::Sender<Event>,
     /// Xen's release, for greetings.
     pub xen: String,
+    /// Heartbeats are to be looked at now: somebody began to listen, or a guest came whose beats matter.
+    pub look: Arc<Notify>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -156,9 +158,18 @@ fn assemble(
     let drivers = Processes::new(options.driver.clone(), &options.run, &options.logs)
         .with_context(|| format!("cannot prepare {}", options.run.display()))?;
     let events_in = events.clone();
+    let look = Arc::new(Notify::new());
+    let look_in = Arc::clone(&look);
     let outlets = Outlets {
         news: Arc::new(move |item| drop(news.send(item))),
-        events: Arc::new(move |event| drop(events_in.send(event))),
+        events: Arc::new(move |event| {
+            if let Event::Started(guest) | Event::Changed(guest) = &event
+                && heartbeats::matters(guest)
+            {
+                look_in.notify_one();
+            }
+            drop(events_in.send(event));
+        }),
     };
     let kernels = KernelCache::with_worker(&options.cache.join("kernels"), Worker::default());
     let links = Arc::new(Bridges::new(&options.default_bridge));
@@ -173,6 +184,7 @@ fn assemble(
     Ok(Shared {
         agent,
         events,
+        look,
         xen: version,
     })
 }

@@ -7,7 +7,9 @@ use crate::agent::error::AgentError;
 use crate::agent::lock;
 use crate::agent::record::Stage;
 use anyhow::Context;
-use parapet_wire::agent::{Cost, Create, Event, Failure, FailureKind, Reply, Request};
+use parapet_wire::agent::{
+    Cost, Create, Event, Failure, FailureKind, Reply, Request, ShellRequest,
+};
 use parapet_wire::driver::DeviceKind;
 use parapet_wire::frame::{FrameError, Kind, receive_async, send_async};
 use std::os::unix::fs::PermissionsExt;
@@ -127,6 +129,7 @@ fn permitted(uid: u32, request: &Request) -> bool {
     let owner = uid == 0 || uid == nix::unistd::geteuid().as_raw();
     match request {
         Request::Hello { .. } | Request::Guests | Request::Status => true,
+        Request::Shells(ShellRequest::List) => true,
         Request::Subscribe | Request::Restart { .. } | Request::GiveUp { .. } => {
             owner || uid == monitor_uid()
         }
@@ -155,6 +158,7 @@ async fn subscribe(shared: &Shared, stream: &mut UnixStream) -> Result<(), Frame
     loop {
         if std::mem::take(&mut snapshot) {
             shared.agent.tell_anew();
+            shared.look.notify_one();
             let agent = Arc::clone(&shared.agent);
             let guests = tokio::task::spawn_blocking(move || agent.guests())
                 .await
@@ -242,6 +246,15 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
             return Ok(Reply::Status(format!("{{\"replaced\": {count}}}")));
         }
         Request::Status => return Ok(Reply::Status(status(shared))),
+        Request::Shells(ShellRequest::List) => return Ok(Reply::Shells(agent.list_shells())),
+        Request::Shells(ShellRequest::Add { config, count }) => {
+            agent.add_shells(json("configuration", &config)?, count)?;
+            return Ok(Reply::Shells(agent.list_shells()));
+        }
+        Request::Shells(ShellRequest::Drop { name }) => {
+            agent.drop_shells(name.as_deref())?;
+            return Ok(Reply::Shells(agent.list_shells()));
+        }
         // Dealt with before: these take the whole connection. There is nothing to keep outside of one.
         Request::Subscribe | Request::Save(_) | Request::Restore(_) | Request::Keep => {}
     }

@@ -4,15 +4,30 @@ use super::{Mode, Tree, paths};
 use xen_abi::domain::DomainKind;
 use xen_abi::ids::{DomId, Handle, Port};
 
-/// Facts of a domain that xenstore shows.
+/// Whose a domain is: all that changes when a domain that was built in advance becomes a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainFacts<'a> {
+pub struct Identity<'a> {
     /// Domain id.
     pub domid: DomId,
     /// Uuid.
     pub uuid: Handle,
     /// Name.
     pub name: &'a str,
+    /// When it was created, in seconds since the epoch with hundredths.
+    pub start_time: String,
+    /// Kernel, for `/vm/<uuid>/image`.
+    pub kernel: &'a str,
+    /// Initial ramdisk.
+    pub ramdisk: Option<&'a str>,
+    /// Kernel command line.
+    pub cmdline: &'a str,
+}
+
+/// Facts of a domain that xenstore shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainFacts<'a> {
+    /// Whose it is.
+    pub identity: Identity<'a>,
     /// Kind.
     pub kind: DomainKind,
     /// Memory now, in KiB.
@@ -25,14 +40,6 @@ pub struct DomainFacts<'a> {
     pub vcpus_max: u32,
     /// Xenstore page (mfn for PV, gfn otherwise) and port.
     pub store: (u64, Port),
-    /// When it was created, in seconds since the epoch with hundredths.
-    pub start_time: String,
-    /// Kernel, for `/vm/<uuid>/image`.
-    pub kernel: &'a str,
-    /// Initial ramdisk.
-    pub ramdisk: Option<&'a str>,
-    /// Kernel command line.
-    pub cmdline: &'a str,
 }
 
 /// Nodes the guest owns, below its directory. Each must be writable, or the guest cannot acknowledge a shutdown or publish what it offers.
@@ -51,21 +58,12 @@ const GUEST_OWNED: [&str; 12] = [
     "data/parapet",
 ];
 
-/// Adds the domain's nodes. What was left under the same domid by somebody else is removed first.
-pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
+/// Adds the nodes that say whose the domain is, in place of those that said it before.
+pub fn identity(tree: &mut Tree, facts: &Identity<'_>) {
     let root = paths::domain(facts.domid);
     let vm = paths::vm(facts.uuid);
-    let libxl = paths::libxl(facts.domid);
-    for stale in [&root, &vm, &libxl] {
-        tree.remove(stale);
-    }
-    tree.directory(&root, Mode::GuestReads);
+    tree.remove(&vm);
     tree.directory(&vm, Mode::GuestReads);
-    tree.directory(&libxl, Mode::Private);
-    tree.directory(&format!("{libxl}/device"), Mode::Private);
-    tree.value(format!("{libxl}/type"), facts.kind.as_str());
-    tree.value(format!("{libxl}/dm-version"), "qemu_xen");
-
     tree.value(format!("{vm}/uuid"), facts.uuid.to_string());
     tree.value(format!("{vm}/name"), facts.name);
     tree.value(format!("{vm}/start_time"), facts.start_time.as_str());
@@ -75,9 +73,25 @@ pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
         tree.value(format!("{vm}/image/ramdisk"), ramdisk);
     }
     tree.value(format!("{vm}/image/cmdline"), facts.cmdline);
-
     tree.value(format!("{root}/vm"), vm.as_str());
     tree.value(format!("{root}/name"), facts.name);
+}
+
+/// Adds the domain's nodes. What was left under the same domid by somebody else is removed first.
+pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
+    let domid = facts.identity.domid;
+    let root = paths::domain(domid);
+    let libxl = paths::libxl(domid);
+    for stale in [&root, &libxl] {
+        tree.remove(stale);
+    }
+    tree.directory(&root, Mode::GuestReads);
+    identity(tree, &facts.identity);
+    tree.directory(&libxl, Mode::Private);
+    tree.directory(&format!("{libxl}/device"), Mode::Private);
+    tree.value(format!("{libxl}/type"), facts.kind.as_str());
+    tree.value(format!("{libxl}/dm-version"), "qemu_xen");
+
     for directory in ["cpu", "memory", "device", "control"] {
         tree.directory(&format!("{root}/{directory}"), Mode::GuestReads);
     }
@@ -101,7 +115,7 @@ pub fn skeleton(tree: &mut Tree, facts: &DomainFacts<'_>) {
         facts.target_kib.to_string(),
     );
     tree.value(format!("{root}/memory/videoram"), "0");
-    tree.value(format!("{root}/domid"), facts.domid.to_string());
+    tree.value(format!("{root}/domid"), domid.to_string());
     tree.value(format!("{root}/store/port"), facts.store.1.to_string());
     tree.value(format!("{root}/store/ring-ref"), facts.store.0.to_string());
     for vcpu in 0..facts.vcpus_max {

@@ -25,6 +25,7 @@ fn shared(host: &Host) -> Shared {
         agent: Arc::clone(&host.agent),
         events: tokio::sync::broadcast::channel(1).0,
         xen: "4.20".into(),
+        look: Arc::default(),
     }
 }
 

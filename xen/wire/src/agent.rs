@@ -104,6 +104,44 @@ pub enum Request {
     Restore(Create),
     /// The answer to [`Reply::Written`]: the file is where it belongs. Without it the guest runs on.
     Keep,
+    /// Asks about the pool of pre-built shells, or changes it. Answered by [`Reply::Shells`].
+    Shells(ShellRequest),
+}
+
+/// See [`Request::Shells`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ShellRequest {
+    /// How the pool is.
+    List,
+    /// Keeps `count` shells for guests of a configuration like this; takes the place of a template of the same name.
+    Add {
+        /// The agent's `DomainConfig` as JSON.
+        config: String,
+        /// How many.
+        count: u32,
+    },
+    /// Gives shells up, and keeps none of the kind any more.
+    Drop {
+        /// Only this template's.
+        name: Option<String>,
+    },
+}
+
+/// One kind of shell: what is kept, and what there is of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellTemplate {
+    /// Name in the configuration that it was made from.
+    pub name: String,
+    /// Shells that are to be there.
+    pub count: u32,
+    /// Domains of those that are there.
+    pub ready: Vec<DomId>,
+    /// Memory of one, in KiB.
+    pub memory_kib: u64,
+    /// Kernel.
+    pub kernel: String,
+    /// Why some are missing, if the agent knows.
+    pub trouble: Option<String>,
 }
 
 /// See [`Request::Save`].
@@ -176,6 +214,8 @@ pub enum Reply {
     },
     /// To `Save`, once the file is complete and on its medium: the client puts it where it belongs and says [`Request::Keep`]. Then the final reply comes.
     Written,
+    /// To `Shells`: the pool as it is now.
+    Shells(Vec<ShellTemplate>),
 }
 
 /// Work one operation cost; carries over to hardware, unlike time in the lab.

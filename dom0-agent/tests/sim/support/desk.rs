@@ -95,6 +95,7 @@ impl Desk {
             agent: Arc::clone(&host.agent),
             events,
             xen: "4.20".into(),
+            look: Arc::default(),
         };
         let socket = host.file("agent.sock");
         let listener = runtime.block_on(async { server::listen(&socket) }).unwrap();
