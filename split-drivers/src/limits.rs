@@ -92,7 +92,7 @@ pub const NET_LOOK_AGAIN: Duration = Duration::from_millis(30);
 /// How long the agent may take over a message that it has begun.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of a ring thread that nothing wakes: a safety net, never needed for progress.
-pub const THREAD_WAIT: Duration = Duration::from_secs(10);
+pub const THREAD_WAIT: Duration = Duration::from_secs(600);
 /// How long draining a device may take before it is given up (a medium that never answers).
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 

@@ -5,6 +5,8 @@
 //!                    └──────────────── any failure: teardown, the same way a destroyed guest goes ────────────────┘
 //! ```
 //!
+//! Where a shell fits (`shells.rs`), the guest takes its domain, driver and nodes, and only names, devices and console are left to do.
+//!
 //! Everything that can be known to be wrong without a domain is checked before there is one. An agent that is killed between any two steps finds
 //! the record (and the domain by its uuid) and undoes it.
 
@@ -12,7 +14,7 @@ use super::error::AgentError;
 use super::guest::{Dump, Guest, SharedGuest};
 use super::record::{Record, Stage};
 use super::request::build_request;
-use super::{Agent, News, handle, lock};
+use super::{Agent, News, handle, lock, shells};
 use crate::build::{self, Built};
 use crate::config::domain::{DomainConfig, DomainKind};
 use crate::config::vif::{Mac, VifKind};
@@ -75,17 +77,32 @@ impl Agent {
         guest: MutexGuard<'_, Guest>,
         paused: bool,
     ) -> Result<DomId, AgentError> {
-        self.start_by(guest, paused, |config| self.build(config))
+        self.start_with(guest, paused, |guest| {
+            if self.take_shell(guest)? {
+                return Ok(());
+            }
+            self.make(guest, |config| self.build(config))
+        })
     }
 
     /// As [`Agent::start`], with a domain that `make` makes.
     pub(super) fn start_by(
         &self,
-        mut guest: MutexGuard<'_, Guest>,
+        guest: MutexGuard<'_, Guest>,
         paused: bool,
         make: impl FnOnce(&DomainConfig) -> Result<Built, AgentError>,
     ) -> Result<DomId, AgentError> {
-        match self.bring_up(&mut guest, paused, make) {
+        self.start_with(guest, paused, |guest| self.make(guest, make))
+    }
+
+    fn start_with(
+        &self,
+        mut guest: MutexGuard<'_, Guest>,
+        paused: bool,
+        furnished: impl FnOnce(&mut Guest) -> Result<(), AgentError>,
+    ) -> Result<DomId, AgentError> {
+        let _creation = self.begin_creation();
+        match self.bring_up(&mut guest, paused, furnished) {
             Ok(domid) => {
                 tracing::info!(name = guest.record.config.name, %domid, "guest started");
                 self.tell(wire::Event::Started(guest.public()));
@@ -113,8 +130,27 @@ impl Agent {
         }
     }
 
+    /// A domain of its own for a guest, with everything around it.
+    fn make(
+        &self,
+        guest: &mut Guest,
+        make: impl FnOnce(&DomainConfig) -> Result<Built, AgentError>,
+    ) -> Result<(), AgentError> {
+        self.make_room(&guest.record.config)?;
+        let built = make(&guest.record.config)?;
+        self.note_domain(guest, &built)?;
+        self.furnish(guest, &built)
+    }
+
+    /// Puts on record which domain is the guest's.
+    pub(super) fn note_domain(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
+        guest.record.domid = Some(built.domid);
+        guest.set_console(built);
+        self.save(guest)
+    }
+
     /// Builds a domain from a kernel.
-    fn build(&self, config: &DomainConfig) -> Result<Built, AgentError> {
+    pub(super) fn build(&self, config: &DomainConfig) -> Result<Built, AgentError> {
         let kernel_path = config.boot.kernel.clone().unwrap_or_default();
         let kernel = self.kernels.load(Path::new(&kernel_path))?;
         let initrd = match &config.boot.ramdisk {
@@ -130,7 +166,7 @@ impl Agent {
         &self,
         guest: &mut Guest,
         paused: bool,
-        make: impl FnOnce(&DomainConfig) -> Result<Built, AgentError>,
+        furnished: impl FnOnce(&mut Guest) -> Result<(), AgentError>,
     ) -> Result<DomId, AgentError> {
         guest.record.stage = Stage::Building;
         guest.record.asked_to_suspend = false;
@@ -139,23 +175,20 @@ impl Agent {
         guest.dump = Dump::NotBegun;
         guest.unheard = None;
         self.save(guest)?;
-        let built = make(&guest.record.config)?;
-        guest.record.domid = Some(built.domid);
-        guest.set_console(&built);
-        self.save(guest)?;
-        self.furnish(guest, &built)?;
+        furnished(guest)?;
+        let domid = guest.record.domid.unwrap_or(DomId::INVALID);
         if !paused {
-            self.seams.xen.unpause(built.domid)?;
+            self.seams.xen.unpause(domid)?;
         }
         // The last step: who finds `building` undoes a guest that nobody was promised, who finds `running` adopts one that lacks nothing.
         guest.record.stage = Stage::Running;
         self.save(guest)?;
         (self.outlets.news)(News::Started {
             uuid: guest.record.key,
-            domid: built.domid,
+            domid,
         });
         guest.started = Some(Instant::now());
-        Ok(built.domid)
+        Ok(domid)
     }
 
     /// Name and uuid must be free, among our guests and among everybody's domains.
@@ -206,7 +239,7 @@ impl Agent {
     }
 
     /// All domains, with the names that xenstore has for them.
-    fn named_domains(&self) -> Result<Vec<(DomainInfo, Option<String>)>, AgentError> {
+    pub(super) fn named_domains(&self) -> Result<Vec<(DomainInfo, Option<String>)>, AgentError> {
         let domains = self.seams.xen.domain_list(DomId::DOM0)?;
         let ops: Vec<StoreOp> = domains
             .iter()
@@ -232,7 +265,7 @@ fn not_yet(what: &str, detail: &str) -> Result<(), AgentError> {
 }
 
 /// A guest that is to boot needs something to boot.
-fn check_kernel(config: &DomainConfig) -> Result<(), AgentError> {
+pub(super) fn check_kernel(config: &DomainConfig) -> Result<(), AgentError> {
     match (&config.boot.kernel, &config.boot.bootloader) {
         (Some(_), _) => Ok(()),
         (None, Some(_)) => not_yet(
@@ -256,6 +289,12 @@ pub(super) fn check(config: &DomainConfig) -> Result<(), AgentError> {
         return Err(AgentError::Invalid(format!(
             "the name \"{}\" looks like a domain id; put a letter into it",
             config.name
+        )));
+    }
+    if config.name.starts_with(shells::NAME_PREFIX) {
+        return Err(AgentError::Invalid(format!(
+            "names that begin with \"{}\" are for domains built in advance; choose another",
+            shells::NAME_PREFIX
         )));
     }
     if config.kind == DomainKind::Hvm {

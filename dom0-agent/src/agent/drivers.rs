@@ -86,6 +86,12 @@ pub trait Driver: Debug + Send {
     /// Refused or lost.
     fn order(&mut self, body: OrderBody, fds: Vec<OwnedFd>) -> Result<Outcome, OrderError>;
 
+    /// From now on it serves this guest, of the same domain, and is found under its uuid.
+    ///
+    /// # Errors
+    /// It may be found under neither uuid then; it can still be killed.
+    fn serve_as(&mut self, spec: DriverSpec) -> Result<(), OrderError>;
+
     /// Process id.
     fn pid(&self) -> u32;
 

@@ -30,14 +30,29 @@ use xen_host::xenstore::store::StoreExt;
 impl Agent {
     /// Driver, devices, xenstore, console: everything around a built domain.
     pub(super) fn furnish(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
+        self.surround(guest, built)?;
+        self.connect_console(guest)?;
+        self.write_userdata(guest)
+    }
+
+    /// What a guest lacks that has taken a shell: names and devices.
+    pub(super) fn furnish_shell(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
+        let mut tree = Tree::new(domid);
+        domain::renamed(&mut tree, &vm_facts(guest));
+        self.furnish_disks(guest, &mut tree)?;
+        self.furnish_nets(guest, &mut tree)?;
+        let ops = tree.into_ops();
+        self.seams.store.commit("a guest from a shell", &ops)?;
+        self.write_userdata(guest)
+    }
+
+    /// All of [`Agent::furnish`] that can be done before it is known whose console it is.
+    pub(super) fn surround(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
         let mut tree = self.prepare(guest, built.domid)?;
-        for spec in guest.record.config.disks.clone() {
-            self.furnish_disk(guest, built.domid, &spec, &mut tree)?;
-        }
+        self.furnish_disks(guest, &mut tree)?;
         name_rings(&mut tree, built);
         self.seams.store.commit("a new guest", &tree.into_ops())?;
-        self.introduce(guest, built)?;
-        self.write_userdata(guest)
+        self.introduce(built)
     }
 
     /// What needs neither the guest's memory nor its disks: driver, console, taps. What xenstore is to say of them is for the caller to write.
@@ -58,24 +73,36 @@ impl Agent {
         });
         let mut tree = Tree::new(domid);
         describe_domain(&mut tree, guest);
-        for (position, spec) in guest.record.config.vifs.clone().iter().enumerate() {
-            let devid = spec
-                .devid
-                .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
-            self.furnish_net(guest, domid, devid, spec, &mut tree)?;
-        }
+        self.furnish_nets(guest, &mut tree)?;
         if let Some(console) = &guest.console {
             device::console(&mut tree, domid, &console.tty);
         }
         Ok(tree)
     }
 
-    /// Lets xenstored and the driver talk to a guest whose memory is there.
-    pub(super) fn introduce(&self, guest: &mut Guest, built: &Built) -> Result<(), AgentError> {
+    /// Lets xenstored talk to a guest whose memory is there.
+    pub(super) fn introduce(&self, built: &Built) -> Result<(), AgentError> {
         self.seams
             .store
             .introduce(built.domid, built.store.frame, built.store.port)?;
-        self.connect_console(guest)
+        Ok(())
+    }
+
+    fn furnish_disks(&self, guest: &mut Guest, tree: &mut Tree) -> Result<(), AgentError> {
+        for spec in guest.record.config.disks.clone() {
+            self.furnish_disk(guest, tree.guest(), &spec, tree)?;
+        }
+        Ok(())
+    }
+
+    fn furnish_nets(&self, guest: &mut Guest, tree: &mut Tree) -> Result<(), AgentError> {
+        for (position, spec) in guest.record.config.vifs.clone().iter().enumerate() {
+            let devid = spec
+                .devid
+                .unwrap_or(u32::try_from(position).unwrap_or(u32::MAX));
+            self.furnish_net(guest, tree.guest(), devid, spec, tree)?;
+        }
+        Ok(())
     }
 
     /// Opens a disk in the driver and describes it.

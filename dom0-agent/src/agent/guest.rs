@@ -211,7 +211,8 @@ impl Guest {
     #[must_use]
     pub fn state(&self) -> wire::GuestState {
         match (self.record.stage, self.down) {
-            (Stage::Building, _) => wire::GuestState::Building,
+            // A shell is never shown as a guest.
+            (Stage::Building | Stage::Shell, _) => wire::GuestState::Building,
             (Stage::Running | Stage::Saving, Some((reason, _))) => wire::GuestState::Down(reason),
             (Stage::Running | Stage::Saving, None) => wire::GuestState::Running,
             (Stage::Leaving | Stage::HandedOver, _) => wire::GuestState::Leaving,

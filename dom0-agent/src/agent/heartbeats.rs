@@ -7,13 +7,15 @@
 //! A watch on each node would wake xenstored, the agent and the monitor once for every guest and beat; a look costs the same for one guest and for
 //! fifty. A guest whose lock is taken, because something is being done to it, is looked at as it was known before.
 //!
+//! While no guest is protected or watched, nothing follows from a beat, and looking now and then is enough: an idle host sleeps.
+//!
 //! Who begins to listen is told everything again: the monitor's simulation counts on hearing goodbyes again.
 
 use super::guest::SharedGuest;
 use super::handle;
 use super::record::Stage;
 use crate::layout::paths;
-use parapet_wire::agent::{Event, Heartbeat};
+use parapet_wire::agent::{self as wire_agent, Event, Heartbeat};
 use parapet_wire::heartbeat::{self as wire, Beat};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +26,8 @@ use xen_host::xenstore::store::{Store, StoreOp, StoreReply, TxId};
 
 /// Longest pause between two looks: one beat of `parapet-guest`.
 const PAUSE_MOST: Duration = Duration::from_secs(1);
+/// Pause while beats are only shown.
+pub const PAUSE_UNWATCHED: Duration = Duration::from_secs(10);
 /// Shortest pause.
 const PAUSE_LEAST: Duration = Duration::from_millis(250);
 /// Looks within the shortest silence after which a guest counts as hung.
@@ -39,6 +43,8 @@ pub struct Heartbeats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
     domid: DomId,
+    /// Something follows from its beats.
+    matters: bool,
     timeout: Option<Duration>,
     last: Option<Beat>,
 }
@@ -94,6 +100,9 @@ impl Heartbeats {
     /// How long to wait until the next look.
     #[must_use]
     pub fn pause(&self) -> Duration {
+        if !self.known.is_empty() && !self.known.values().any(|known| known.matters) {
+            return PAUSE_UNWATCHED;
+        }
         let shortest = self.known.values().filter_map(|known| known.timeout).min();
         shortest.map_or(PAUSE_MOST, |timeout| {
             (timeout / LOOKS_WITHIN_TIMEOUT).clamp(PAUSE_LEAST, PAUSE_MOST)
@@ -110,6 +119,7 @@ impl Heartbeats {
                 Ok(guest) if guest.record.stage == Stage::Saving => None,
                 Ok(guest) => guest.record.domid.map(|domid| Known {
                     domid,
+                    matters: matters(&guest.public()),
                     timeout: guest.heartbeat_timeout(),
                     last: old
                         .filter(|old| old.domid == domid)
@@ -124,16 +134,24 @@ impl Heartbeats {
     }
 }
 
+/// Whether something follows from the beats of this guest.
+#[must_use]
+pub fn matters(guest: &wire_agent::Guest) -> bool {
+    guest.protection != wire_agent::Protection::None
+        || guest.watching.heartbeat_timeout_ms.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_shortest_timeout_says_how_often() {
-        let with = |timeouts: &[Option<u64>]| {
+        let with = |timeouts: &[Option<u64>], matters: bool| {
             let known = timeouts.iter().enumerate().map(|(n, timeout)| {
                 let known = Known {
                     domid: DomId(1),
+                    matters,
                     timeout: timeout.map(Duration::from_secs),
                     last: None,
                 };
@@ -143,9 +161,14 @@ mod tests {
             let telling = 0;
             Heartbeats { known, telling }.pause().as_millis()
         };
-        assert_eq!(with(&[]), 1000);
-        assert_eq!(with(&[None, None]), 1000);
-        assert_eq!(with(&[Some(60), Some(4), None]), 500);
-        assert_eq!(with(&[Some(1)]), 250);
+        assert_eq!(with(&[], true), 1000);
+        assert_eq!(with(&[None, None], true), 1000);
+        assert_eq!(with(&[Some(60), Some(4), None], true), 500);
+        assert_eq!(with(&[Some(1)], true), 250);
+        assert_eq!(
+            with(&[None, None], false),
+            10_000,
+            "nothing follows from them"
+        );
     }
 }

@@ -31,6 +31,7 @@ impl Agent {
             }
             return Ok(guest);
         }
+        self.must_be_no_shell(domid)?;
         match self.seams().xen.domain_info(domid)? {
             Some(_) => Err(AgentError::Foreign { domid, what }),
             None => Err(AgentError::NoDomain(domid)),
@@ -221,6 +222,7 @@ impl Agent {
         if name.is_empty() {
             return Err(AgentError::Invalid("an empty name".into()));
         }
+        self.must_be_no_shell(domid)?;
         if let Some(holder) = self.domain_named(name)? {
             return Err(AgentError::NameInUse {
                 name: name.to_owned(),
@@ -300,6 +302,9 @@ impl Agent {
                 return Err(error);
             }
             replaced += 1;
+        }
+        if only.is_none() {
+            self.renew_shells();
         }
         Ok(replaced)
     }

@@ -23,6 +23,7 @@
 //! | `patience.rs` | how long a driver's "not yet" is waited out |
 //! | `reap.rs` | domains that shut down or went away |
 //! | `recover.rs` | what an earlier agent left |
+//! | `shells.rs` | domains built in advance, which guests take over |
 
 pub mod bell;
 pub mod chatter;
@@ -46,6 +47,7 @@ pub mod request;
 pub mod restore;
 pub mod save;
 pub mod settle;
+pub mod shells;
 pub mod teardown;
 pub mod tracking;
 
@@ -57,6 +59,7 @@ use guest::{Guest, SharedGuest};
 use links::Links;
 use parapet_wire::agent as wire;
 use record::{Arrival, Record, Records};
+use shells::Shells;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -112,6 +115,8 @@ pub enum News {
         /// Which.
         uuid: Uuid,
     },
+    /// There is something to do for the pool of shells: [`Agent::refill`].
+    Shells,
 }
 
 /// Where news and events go; called from any thread, must not block.
@@ -142,6 +147,7 @@ pub struct Agent {
     dirs: Dirs,
     records: Records,
     kernels: KernelCache,
+    shells: Shells,
     drivers: Arc<dyn Drivers>,
     links: Arc<dyn Links>,
     outlets: Outlets,
@@ -178,6 +184,7 @@ impl Agent {
         }
         Ok(Self {
             seams,
+            shells: Shells::new(&dirs.state),
             dirs,
             records,
             kernels,
@@ -315,6 +322,11 @@ impl Agent {
 
     fn forget(&self, key: Uuid) {
         self.table().remove(&key);
+    }
+
+    /// Tells the daemon.
+    fn news(&self, item: News) {
+        (self.outlets.news)(item);
     }
 
     fn save(&self, guest: &Guest) -> Result<(), AgentError> {

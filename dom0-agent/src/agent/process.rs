@@ -18,11 +18,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+use xen_abi::ids::DomId;
 
 /// Longest an order may take. Opening a disk waits for the predecessor's I/O, so this exceeds [`super::DISK_LOCK_TIMEOUT`].
 const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -172,6 +173,9 @@ impl Drivers for Processes {
 #[derive(Debug)]
 struct Process {
     spec: DriverSpec,
+    /// Whom the reader's news are about.
+    serves: Arc<Mutex<Uuid>>,
+    socket: PathBuf,
     pid: u32,
     child: Option<Child>,
     stream: UnixStream,
@@ -192,8 +196,10 @@ impl Process {
         let (sender, answers) = channel();
         let ending = Arc::new(AtomicBool::new(false));
         let pid = child.as_ref().map_or(0, Child::id);
+        let serves = Arc::new(Mutex::new(spec.uuid));
         let reader = Reader {
-            spec: spec.clone(),
+            domid: spec.domid,
+            serves: Arc::clone(&serves),
             stream: stream.try_clone()?,
             answers: sender,
             ending: Arc::clone(&ending),
@@ -204,6 +210,8 @@ impl Process {
             .spawn(move || reader.run())?;
         Ok(Self {
             spec,
+            serves,
+            socket: socket.to_owned(),
             pid,
             child,
             stream,
@@ -271,6 +279,30 @@ impl Driver for Process {
         result
     }
 
+    fn serve_as(&mut self, spec: DriverSpec) -> Result<(), OrderError> {
+        let of = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: std::io::Error| OrderError::Lost(format!("{path}: {error}"))
+        };
+        let socket = self.socket.with_file_name(format!("{}.sock", spec.uuid));
+        let (old, new) = (
+            self.socket.with_extension("pid"),
+            socket.with_extension("pid"),
+        );
+        // First the file by which whoever comes next can end the process.
+        match fs::rename(&old, new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(of(&old)(error));
+            }
+            _ => {}
+        }
+        fs::rename(&self.socket, &socket).map_err(of(&self.socket))?;
+        *self.serves.lock().unwrap_or_else(PoisonError::into_inner) = spec.uuid;
+        self.socket = socket;
+        self.spec = spec;
+        Ok(())
+    }
+
     fn pid(&self) -> u32 {
         self.pid
     }
@@ -315,7 +347,8 @@ impl Drop for Process {
 
 /// Sorts what a driver says.
 struct Reader {
-    spec: DriverSpec,
+    domid: DomId,
+    serves: Arc<Mutex<Uuid>>,
     stream: UnixStream,
     answers: Sender<(u64, Result<Outcome, parapet_wire::driver::DriverFault>)>,
     ending: Arc<AtomicBool>,
@@ -336,17 +369,21 @@ impl Reader {
                     }
                 }
                 Answer::Fault(fault) => (self.news)(DriverNews::Fault {
-                    uuid: self.spec.uuid,
+                    uuid: self.uuid(),
                     fault,
                 }),
             }
         }
         if !self.ending.load(Ordering::SeqCst) {
             (self.news)(DriverNews::Died {
-                uuid: self.spec.uuid,
+                uuid: self.uuid(),
                 pid,
             });
         }
+    }
+
+    fn uuid(&self) -> Uuid {
+        *self.serves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&mut self) -> Option<Answer> {
@@ -354,7 +391,7 @@ impl Reader {
         match frame::receive::<Answer>(&mut message.bytes.as_slice(), Kind::DriverAnswer) {
             Ok(answer) => Some(answer),
             Err(error) => {
-                tracing::error!(domid = %self.spec.domid, %error, "driver speaks nonsense; connection dropped");
+                tracing::error!(domid = %self.domid, %error, "driver speaks nonsense; connection dropped");
                 None
             }
         }
@@ -366,7 +403,6 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::ExitStatusExt;
-    use xen_abi::ids::DomId;
 
     /// Drivers that are this shell script.
     fn scripted(directory: &Path, script: &str) -> Processes {
@@ -397,6 +433,29 @@ mod tests {
         assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
         assert!(!drivers.pid_file(uuid).exists());
         drivers.end(uuid).unwrap();
+    }
+
+    #[test]
+    fn a_driver_that_serves_another_guest_is_found_ended_and_reported_under_its_uuid() {
+        let directory = tempfile::tempdir().unwrap();
+        let drivers = scripted(directory.path(), "exec sleep 1000");
+        let (old, new) = (spec().uuid, Uuid::from_u128(8));
+        let child = drivers.spawn(&spec(), &drivers.socket(old)).unwrap();
+        let (sender, news) = channel();
+        let sink: NewsSink = Arc::new(move |item| drop(sender.send(item)));
+        let socket = drivers.socket(old);
+        let mut process = Process::connect(spec(), &socket, Some(child), sink).unwrap();
+        let guest = DriverSpec {
+            uuid: new,
+            ..spec()
+        };
+        process.serve_as(guest).unwrap();
+        assert!(!drivers.socket(old).exists() && !drivers.pid_file(old).exists());
+        assert!(drivers.socket(new).exists());
+        drivers.end(old).unwrap();
+        drivers.end(new).unwrap();
+        let died = news.recv_timeout(DEATH_TIMEOUT).unwrap();
+        assert_eq!(died, DriverNews::Died { uuid: new, pid: 0 });
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Agent {
                 (a, b) => a.or(b),
             };
         }
+        self.tend_shells(&domains, now);
         Ok(again)
     }
 
@@ -239,7 +240,7 @@ fn decide(
         Stage::Waiting if protected => return waiting(guest, heard, now),
         Stage::Waiting => Some(Decision::Restart),
         // Whoever saves it finds out what became of it.
-        Stage::Building | Stage::Saving | Stage::Leaving => Some(Decision::Nothing),
+        Stage::Building | Stage::Saving | Stage::Leaving | Stage::Shell => Some(Decision::Nothing),
         // It suspended, and does not go on here by itself.
         Stage::HandedOver if gone => Some(Decision::Forget),
         Stage::HandedOver if guest.comes_back => Some(Decision::TakeBack),

@@ -165,10 +165,12 @@ impl Agent {
     /// Makes the domain, without the guest's lock while its stream comes: that may take long, and others ask for all guests meanwhile. What needs
     /// neither its memory nor its disks is made before, while it still runs elsewhere.
     fn build_arriving(&self, shared: &SharedGuest, input: File) -> Result<DomId, AgentError> {
+        let _creation = self.begin_creation();
         let request = {
             let mut guest = lock(shared);
             guest.record.starts += 1;
             self.save(&guest)?;
+            self.make_room(&guest.record.config)?;
             build_request(&guest.record.config, handle(guest.record.key))
         };
         let mut prepared: Result<Vec<Medium>, AgentError> = Err(ArrivalError::Destroyed.into());
@@ -189,7 +191,8 @@ impl Agent {
         tracing::debug!(domid = %built.domid, "an arriving guest has its disks");
         self.seams.store.put(&tree.into_ops())?;
         tracing::debug!(domid = %built.domid, "an arriving guest is described");
-        self.introduce(&mut guest, &built)?;
+        self.introduce(&built)?;
+        self.connect_console(&mut guest)?;
         tracing::debug!(domid = %built.domid, "an arriving guest is furnished");
         Ok(built.domid)
     }

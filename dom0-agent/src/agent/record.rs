@@ -4,6 +4,7 @@
 //! the guests themselves do not outlive the kernel it runs on.
 
 use crate::config::domain::DomainConfig;
+use crate::image::FileKey;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -34,6 +35,8 @@ pub enum Stage {
     Waiting,
     /// To be removed for good: finish that.
     Dying,
+    /// No guest: a domain built in advance that waits for one (see `shells.rs`).
+    Shell,
 }
 
 impl Stage {
@@ -42,9 +45,12 @@ impl Stage {
     pub const fn is_up(self) -> bool {
         match self {
             Self::Running | Self::Saving => true,
-            Self::Building | Self::Leaving | Self::HandedOver | Self::Waiting | Self::Dying => {
-                false
-            }
+            Self::Building
+            | Self::Leaving
+            | Self::HandedOver
+            | Self::Waiting
+            | Self::Dying
+            | Self::Shell => false,
         }
     }
 }
@@ -78,6 +84,9 @@ pub struct Record {
     /// What its domain is called since another host was told that the guest is its own.
     #[serde(default)]
     pub away: Option<Uuid>,
+    /// It is, or is becoming, a shell: what was built into it.
+    #[serde(default)]
+    pub shell: Option<ShellFacts>,
 }
 
 /// How far a guest is that is being moved here.
@@ -91,6 +100,17 @@ pub enum Arrival {
         /// It stays paused.
         paused: bool,
     },
+}
+
+/// What was built into a shell, besides its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellFacts {
+    /// Name of the template it belongs to.
+    pub template: String,
+    /// Keys of the kernel's and the ramdisk's file.
+    pub files: Vec<FileKey>,
+    /// Release of the agent that built it: another one may build otherwise.
+    pub release: String,
 }
 
 /// Facts about the primary console.
@@ -118,6 +138,7 @@ impl Record {
             asked_to_suspend: false,
             arrival: None,
             away: None,
+            shell: None,
         }
     }
 

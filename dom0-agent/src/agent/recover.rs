@@ -11,6 +11,8 @@
 //! | handed over | there, not suspended | it was taken back: adopted |
 //! | running, and accepted from another host | there | its arrival is finished |
 //! | running, saving, leaving, handed over | gone | somebody destroyed it: forgotten |
+//! | shell | untouched, and still wanted | kept |
+//! | shell | anything else | removed |
 
 use super::drivers::DriverSpec;
 use super::error::AgentError;
@@ -40,7 +42,12 @@ impl Agent {
             source,
         })?;
         let domains = self.seams.xen.domain_list(DomId(1))?;
-        for record in records {
+        let (shells, guests): (Vec<Record>, Vec<Record>) = records
+            .into_iter()
+            .partition(|record| record.shell.is_some());
+        // First: a guest that was taking a shell's domain undoes what it had of it, and a driver holds that domain's pages.
+        self.recover_shells(shells, &domains);
+        for record in guests {
             let name = record.config.name.clone();
             let alive = domains.iter().any(|info| {
                 Some(info.domid) == record.domid && record.is_called(info.handle) && !info.dying
@@ -84,7 +91,8 @@ impl Agent {
                 | Stage::Running
                 | Stage::Saving
                 | Stage::Leaving
-                | Stage::HandedOver,
+                | Stage::HandedOver
+                | Stage::Shell,
                 _,
             ) => {
                 tracing::warn!(name, ?stage, "what is left of a guest is removed");

@@ -89,7 +89,7 @@ fn may_be_saved(guest: &Guest, domid: DomId) -> Result<(), AgentError> {
         (Stage::Running, Some(_)) => busy("has shut down; there is nothing to save"),
         (Stage::Saving, _) => busy("is being saved or moved already"),
         (Stage::Leaving | Stage::HandedOver, _) => busy("is being moved to another host"),
-        (Stage::Building | Stage::Waiting | Stage::Dying, _) => {
+        (Stage::Building | Stage::Waiting | Stage::Dying | Stage::Shell, _) => {
             busy("does not run; there is nothing to save")
         }
     }

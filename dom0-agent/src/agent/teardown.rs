@@ -30,6 +30,7 @@ impl Agent {
         }
         match self.by_domid(domid) {
             Some(guest) => self.give_up(lock(&guest)),
+            None if self.is_shell(domid) => self.give_up_shell(domid),
             None => self.destroy_foreign(domid),
         }
     }

@@ -27,7 +27,7 @@ mod fill;
 mod pv;
 
 pub use error::BuildError;
-pub use newborn::{needed_kib, paging_pool_kib};
+pub use newborn::{free_kib, needed_kib, paging_pool_kib};
 pub use request::{BuildRequest, Built, Channel, VcpuAffinity};
 
 use crate::image::error::Role;

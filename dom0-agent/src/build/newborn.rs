@@ -40,7 +40,9 @@ pub fn needed_kib(request: &BuildRequest) -> u64 {
     }
 }
 
-fn free_kib(physinfo: &PhysInfo) -> u64 {
+/// KiB of host memory that nobody has or has claimed.
+#[must_use]
+pub fn free_kib(physinfo: &PhysInfo) -> u64 {
     let free = physinfo.free_pages + physinfo.scrub_pages;
     free.saturating_sub(physinfo.outstanding_pages) * (PAGE / 1024)
 }

@@ -22,6 +22,7 @@ pub mod lifecycle;
 pub mod list;
 pub mod migrate;
 pub mod network;
+pub mod offline;
 pub mod power;
 pub mod reach;
 pub mod save;

@@ -21,7 +21,7 @@ pub mod watcher;
 
 use crate::agent::bell::Bell;
 use crate::agent::process::Processes;
-use crate::agent::{Agent, Dirs, News, Outlets, Seams};
+use crate::agent::{Agent, Dirs, News, Outlets, Seams, heartbeats};
 use crate::build::Hypervisor;
 use crate::device::{bridge::Bridges, userdata};
 use crate::image::{KernelCache, Worker};
@@ -36,7 +36,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use xen_host::devices::HostDevices;
 use xen_host::xen::Xen;
 use xen_host::xenstore::client::Client;
@@ -60,6 +60,8 @@ pub struct Shared {
     pub xen: String,
     /// Shutdowns straight from Xen, where event channels can be had.
     pub bell: Option<Arc<Bell>>,
+    /// Heartbeats are to be looked at now: somebody began to listen, or a guest came whose beats matter.
+    pub look: Arc<Notify>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -170,9 +172,18 @@ fn assemble(
     let drivers = Processes::new(options.driver.clone(), &options.run, &options.logs)
         .with_context(|| format!("cannot prepare {}", options.run.display()))?;
     let events_in = events.clone();
+    let look = Arc::new(Notify::new());
+    let look_in = Arc::clone(&look);
     let outlets = Outlets {
         news: Arc::new(move |item| drop(news.send(item))),
-        events: Arc::new(move |event| drop(events_in.send(event))),
+        events: Arc::new(move |event| {
+            if let Event::Started(guest) | Event::Changed(guest) = &event
+                && heartbeats::matters(guest)
+            {
+                look_in.notify_one();
+            }
+            drop(events_in.send(event));
+        }),
     };
     let kernels = KernelCache::with_worker(&options.cache.join("kernels"), Worker::default());
     let links = Arc::new(Bridges::new(&options.default_bridge));
@@ -187,6 +198,7 @@ fn assemble(
     Ok(Shared {
         agent,
         events,
+        look,
         xen: version,
         bell,
     })

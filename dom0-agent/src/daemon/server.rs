@@ -8,7 +8,9 @@ use crate::agent::lock;
 use crate::agent::migrate::Whereabouts;
 use crate::agent::record::Stage;
 use anyhow::Context;
-use parapet_wire::agent::{Cost, Create, Event, Failure, FailureKind, Reply, Request};
+use parapet_wire::agent::{
+    Cost, Create, Event, Failure, FailureKind, Reply, Request, ShellRequest,
+};
 use parapet_wire::driver::DeviceKind;
 use parapet_wire::frame::{FrameError, Kind, receive_async, send_async};
 use std::os::unix::fs::PermissionsExt;
@@ -135,6 +137,7 @@ fn may(uid: u32, agent: u32, monitor: impl FnOnce() -> u32, request: &Request) -
     let owner = uid == 0 || uid == agent;
     match request {
         Request::Hello { .. } | Request::Guests | Request::Status => true,
+        Request::Shells(ShellRequest::List) => true,
         Request::Subscribe | Request::Restart { .. } | Request::GiveUp { .. } => {
             owner || uid == monitor()
         }
@@ -163,6 +166,7 @@ async fn subscribe(shared: &Shared, stream: &mut UnixStream) -> Result<(), Frame
     loop {
         if std::mem::take(&mut snapshot) {
             shared.agent.tell_anew();
+            shared.look.notify_one();
             let agent = Arc::clone(&shared.agent);
             let guests = tokio::task::spawn_blocking(move || agent.guests())
                 .await
@@ -238,15 +242,17 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
             let count = agent.replace_drivers(domid)?;
             return Ok(Reply::Status(format!("{{\"replaced\": {count}}}")));
         }
-        Request::SettleMove { domid, here } => {
-            let whereabouts = if here {
-                Whereabouts::Here
-            } else {
-                Whereabouts::There
-            };
-            agent.settle_move(domid, whereabouts)?;
-        }
+        Request::SettleMove { domid, here } => agent.settle_move(domid, whereabouts(here))?,
         Request::Status => return Ok(Reply::Status(status(shared))),
+        Request::Shells(ShellRequest::List) => return Ok(Reply::Shells(agent.list_shells())),
+        Request::Shells(ShellRequest::Add { config, count }) => {
+            agent.add_shells(json("configuration", &config)?, count)?;
+            return Ok(Reply::Shells(agent.list_shells()));
+        }
+        Request::Shells(ShellRequest::Drop { name }) => {
+            agent.drop_shells(name.as_deref())?;
+            return Ok(Reply::Shells(agent.list_shells()));
+        }
         // Dealt with before: these take the whole connection. There is nothing to keep outside of one.
         Request::Subscribe
         | Request::Save(_)
@@ -256,6 +262,14 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
         | Request::Keep => {}
     }
     Ok(Reply::Done)
+}
+
+fn whereabouts(here: bool) -> Whereabouts {
+    if here {
+        Whereabouts::Here
+    } else {
+        Whereabouts::There
+    }
 }
 
 /// Forgets a guest if its domain is still the one that this was decided about.

@@ -6,10 +6,11 @@ use crate::agent::bell::Bell;
 use crate::agent::chatter::Chatter;
 use crate::agent::drivers::DriverNews;
 use crate::agent::guest::SharedGuest;
-use crate::agent::heartbeats::Heartbeats;
+use crate::agent::heartbeats::{Heartbeats, PAUSE_UNWATCHED};
 use crate::agent::{News, lock};
 use crate::layout::paths;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
@@ -22,11 +23,14 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MOST: Duration = Duration::from_secs(10);
 /// Tries to replace a driver.
 const RETRIES: u32 = 30;
+/// Pause before the pool of shells is filled up: guests that come in a burst find the host free.
+const REFILL_AFTER: Duration = Duration::from_millis(500);
 /// Longest time between two looks at all domains: what a lost event can cost.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Deals with news from the agent and the drivers.
 pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse: Pulse) {
+    let refilling = Arc::new(AtomicBool::new(false));
     loop {
         pulse.beat();
         let Ok(item) = tokio::time::timeout(NEWS_TURN, news.recv()).await else {
@@ -34,6 +38,11 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
         };
         let Some(item) = item else { return };
         match item {
+            News::Shells => {
+                if !refilling.swap(true, Ordering::SeqCst) {
+                    tokio::spawn(refill(shared.clone(), Arc::clone(&refilling)));
+                }
+            }
             News::Started { uuid, domid } => {
                 tokio::spawn(watch_guest(shared.clone(), uuid, domid));
                 listen(&shared, domid);
@@ -45,7 +54,7 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
                 let Some(guest) = shared.agent.by_key(uuid) else {
                     continue;
                 };
-                let agent = std::sync::Arc::clone(&shared.agent);
+                let agent = Arc::clone(&shared.agent);
                 tokio::task::spawn_blocking(move || {
                     agent.make_dump(&guest);
                     if let Err(error) = agent.reap() {
@@ -57,7 +66,7 @@ pub async fn news(shared: Shared, mut news: mpsc::UnboundedReceiver<News>, pulse
                 let Some(guest) = shared.agent.by_key(uuid) else {
                     continue;
                 };
-                let agent = std::sync::Arc::clone(&shared.agent);
+                let agent = Arc::clone(&shared.agent);
                 tokio::task::spawn_blocking(move || {
                     if let Err(error) = agent.device_fault(&guest, &fault)
                         && lock(&guest).speak()
@@ -106,9 +115,20 @@ fn at_the_bell(bell: Arc<Bell>) -> Arc<Notify> {
     rang
 }
 
+/// Does what there is to do for the pool of shells, once those who create guests have had their turn.
+async fn refill(shared: Shared, pending: Arc<AtomicBool>) {
+    tokio::time::sleep(REFILL_AFTER).await;
+    // What is asked from here on is another turn.
+    pending.store(false, Ordering::SeqCst);
+    let agent = Arc::clone(&shared.agent);
+    if let Err(error) = tokio::task::spawn_blocking(move || agent.refill()).await {
+        tracing::error!(%error, "filling up the pool of shells failed");
+    }
+}
+
 async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
     if let Some(guest) = shared.agent.by_key(uuid) {
-        let agent = std::sync::Arc::clone(&shared.agent);
+        let agent = Arc::clone(&shared.agent);
         let pause = tokio::task::spawn_blocking(move || agent.driver_pause(&guest)).await;
         let pause = pause.unwrap_or_default();
         if !pause.is_zero() {
@@ -116,12 +136,13 @@ async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
             tokio::time::sleep(pause).await;
         }
     }
+    shared.agent.shell_driver_died(uuid);
     let mut pause = RETRY_FIRST;
     for _ in 0..RETRIES {
         let Some(guest) = shared.agent.by_key(uuid) else {
             return;
         };
-        let agent = std::sync::Arc::clone(&shared.agent);
+        let agent = Arc::clone(&shared.agent);
         let result = tokio::task::spawn_blocking(move || agent.driver_died(&guest, pid)).await;
         match result {
             Ok(Ok(())) => return,
@@ -136,7 +157,7 @@ async fn replace(shared: Shared, uuid: Uuid, pid: u32) {
 
 /// Reaps at every `@releaseDomain`, whenever Xen itself says that a guest stopped, and when a waiting decision is due.
 pub async fn releases(shared: Shared, pulse: Pulse) {
-    let agent = std::sync::Arc::clone(&shared.agent);
+    let agent = Arc::clone(&shared.agent);
     let watch =
         tokio::task::spawn_blocking(move || agent.seams().store.watch("@releaseDomain")).await;
     let watch = match watch {
@@ -155,7 +176,7 @@ pub async fn releases(shared: Shared, pulse: Pulse) {
             () = rang.notified() => tracing::info!("Xen says that a guest stopped"),
             () = tokio::time::sleep_until(due.into()) => {}
         }
-        let agent = std::sync::Arc::clone(&shared.agent);
+        let agent = Arc::clone(&shared.agent);
         let reaped = tokio::task::spawn_blocking(move || agent.reap()).await;
         let latest = Instant::now() + LOOK_AGAIN;
         due = match reaped {
@@ -175,7 +196,7 @@ pub async fn releases(shared: Shared, pulse: Pulse) {
 /// Watches one guest's nodes until its domain is another one or gone.
 async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
     let root = paths::domain(domid);
-    let agent = std::sync::Arc::clone(&shared.agent);
+    let agent = Arc::clone(&shared.agent);
     let device = format!("{root}/device");
     let backends: Vec<String> = [
         crate::layout::device::DISK_BACKEND,
@@ -207,7 +228,7 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
         if !still(&guest, domid) {
             return;
         }
-        let agent = std::sync::Arc::clone(&shared.agent);
+        let agent = Arc::clone(&shared.agent);
         let settled = tokio::task::spawn_blocking(move || agent.settle(&guest)).await;
         // A guest can write as often as it likes, and fail each time.
         if !matches!(settled, Ok(Ok(())))
@@ -221,13 +242,18 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
 /// Looks at all heartbeats, for ever; only while somebody listens.
 pub async fn heartbeats(shared: Shared, pulse: Pulse) {
     let mut heartbeats = Heartbeats::default();
+    let mut pause = heartbeats.pause();
     loop {
         pulse.beat();
-        tokio::time::sleep(heartbeats.pause()).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.look.notified() => {}
+        }
         if shared.events.receiver_count() == 0 {
+            pause = PAUSE_UNWATCHED;
             continue;
         }
-        let agent = std::sync::Arc::clone(&shared.agent);
+        let agent = Arc::clone(&shared.agent);
         let looked = tokio::task::spawn_blocking(move || {
             let (guests, telling) = (agent.shared_guests(), agent.telling());
             let told = heartbeats.look(&guests, agent.seams().store.as_ref(), telling);
@@ -250,6 +276,7 @@ pub async fn heartbeats(shared: Shared, pulse: Pulse) {
                 tracing::error!(%error, "looking at heartbeats failed");
             }
         }
+        pause = heartbeats.pause();
     }
 }
 

@@ -33,4 +33,5 @@ pub use error::{Fault, Format, ImageError};
 pub use initrd::Initrd;
 pub use loaded::LoadedKernel;
 pub use notes::{PvKernel, PvhKernel, XenNotes};
+pub use source::FileKey;
 pub use worker::{WORKER_ARGUMENT, Worker, worker_main};

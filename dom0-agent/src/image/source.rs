@@ -1,13 +1,14 @@
 //! Opens a file that a configuration names: regular, of a sensible size, known by a key that changes when it changes.
 
 use super::error::{Fault, ImageError, Role};
-use std::fs::{File, OpenOptions};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What tells one version of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileKey {
     /// Device.
     pub dev: u64,
@@ -27,14 +28,15 @@ impl FileKey {
     /// # Errors
     /// `fstat` failed.
     pub fn of(file: &File) -> io::Result<Self> {
-        let meta = file.metadata()?;
-        Ok(Self {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-            size: meta.size(),
-        })
+        Ok(Self::from(&file.metadata()?))
+    }
+
+    /// The key of the file that a path leads to now.
+    ///
+    /// # Errors
+    /// `stat` failed.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::from(&std::fs::metadata(path)?))
     }
 
     /// A file name made of it.
@@ -44,6 +46,18 @@ impl FileKey {
             "{:x}-{:x}-{:x}.{:x}-{:x}.{:x}-{:x}",
             self.dev, self.ino, self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1, self.size
         )
+    }
+}
+
+impl From<&Metadata> for FileKey {
+    fn from(meta: &Metadata) -> Self {
+        Self {
+            dev: meta.dev(),
+            ino: meta.ino(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+            size: meta.size(),
+        }
     }
 }
 

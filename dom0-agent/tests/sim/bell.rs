@@ -56,6 +56,7 @@ fn with_loops(
         .build()
         .unwrap();
     let shared = Shared {
+        look: Arc::default(),
         agent: Arc::clone(&host.agent),
         events: tokio::sync::broadcast::channel(1).0,
         xen: "4.20".into(),

@@ -26,6 +26,7 @@ fn shared(host: &Host) -> Shared {
         events: tokio::sync::broadcast::channel(1).0,
         xen: "4.20".into(),
         bell: None,
+        look: Arc::default(),
     }
 }
 

@@ -35,5 +35,7 @@ mod recover;
 mod save;
 mod save_client;
 mod save_pv;
+mod shells;
+mod shells_faults;
 mod stop;
 mod watch;

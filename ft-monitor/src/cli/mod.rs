@@ -1,8 +1,8 @@
-//! The `parapet` commands that are not xl's: status, events, availability, guests, protect, upgrade-drivers, settle.
+//! The `parapet` commands that are not xl's: status, events, availability, guests, protect, upgrade-drivers, settle, shells.
 //!
 //! ```text
 //!   status, events, availability ──▶ ft-monitor's socket
-//!   guests, protect, upgrade-drivers, settle ──▶ dom0-agent's socket
+//!   guests, protect, upgrade-drivers, settle, shells ──▶ dom0-agent's socket
 //!   anything else ──▶ the xl commands (forwarded by the binary)
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 mod client;
 mod protect;
+pub mod shells;
 mod show;
 mod table;
 
@@ -57,6 +58,7 @@ Examples:
   parapet events --guest web1 --last 20 the last 20 events of one guest
   parapet availability --json           outages of all guests, for scripts
   parapet protect web1 restart --heartbeat 10 --probe tcp:10.0.0.5:80
+  parapet shells add web.cfg --count 4  domains built in advance, so that create takes no time
   parapet create web1.cfg               every xl command works here as well
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 monitor or agent not running;
@@ -123,6 +125,8 @@ pub enum Command {
         /// Where it runs.
         whereabouts: Whereabouts,
     },
+    /// Keeps domains built in advance, which `create` only has to name and start.
+    Shells(shells::ShellsArguments),
     /// Any xl command.
     #[command(external_subcommand)]
     Xl(Vec<String>),
@@ -190,8 +194,13 @@ impl From<Class> for Protection {
     }
 }
 
-/// Runs one of our own commands; `xl` is given the words of any other.
-pub fn run(cli: Cli, out: &mut dyn Write, xl: impl FnOnce(&[String]) -> ExitCode) -> ExitCode {
+/// Runs one of our own commands; `xl` is given the words of any other, and `read` reads guests' configurations.
+pub fn run(
+    cli: Cli,
+    out: &mut dyn Write,
+    xl: impl FnOnce(&[String]) -> ExitCode,
+    read: shells::ReadConfig<'_>,
+) -> ExitCode {
     let result = match &cli.command {
         Command::Xl(words) => return xl(words),
         Command::Status(output) => show::status(&cli.monitor, output.json, out),
@@ -212,6 +221,7 @@ pub fn run(cli: Cli, out: &mut dyn Write, xl: impl FnOnce(&[String]) -> ExitCode
         Command::Settle { guest, whereabouts } => {
             protect::settle(&cli.agent, guest, *whereabouts, out)
         }
+        Command::Shells(arguments) => shells::run(&cli.agent, arguments, read, out),
     };
     match result.and_then(|()| out.flush().map_err(|error| written(&error))) {
         Ok(()) => Exit::Done.into(),

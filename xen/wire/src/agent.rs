@@ -115,6 +115,8 @@ pub enum Request {
         /// It does not run there and never will: it goes on here. Otherwise what is left of it here goes.
         here: bool,
     },
+    /// Asks about the pool of pre-built shells, or changes it. Answered by [`Reply::Shells`].
+    Shells(ShellRequest),
 }
 
 /// See [`Request::Migrate`].
@@ -145,6 +147,42 @@ pub struct Moved {
     pub rounds: u32,
     /// Bytes of the stream.
     pub bytes: u64,
+}
+
+/// See [`Request::Shells`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ShellRequest {
+    /// How the pool is.
+    List,
+    /// Keeps `count` shells for guests of a configuration like this; takes the place of a template of the same name.
+    Add {
+        /// The agent's `DomainConfig` as JSON.
+        config: String,
+        /// How many.
+        count: u32,
+    },
+    /// Gives shells up, and keeps none of the kind any more.
+    Drop {
+        /// Only this template's.
+        name: Option<String>,
+    },
+}
+
+/// One kind of shell: what is kept, and what there is of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellTemplate {
+    /// Name in the configuration that it was made from.
+    pub name: String,
+    /// Shells that are to be there.
+    pub count: u32,
+    /// Domains of those that are there.
+    pub ready: Vec<DomId>,
+    /// Memory of one, in KiB.
+    pub memory_kib: u64,
+    /// Kernel.
+    pub kernel: String,
+    /// Why some are missing, if the agent knows.
+    pub trouble: Option<String>,
 }
 
 /// See [`Request::Save`].
@@ -220,6 +258,8 @@ pub enum Reply {
     Written,
     /// To `Migrate`.
     Moved(Moved),
+    /// To `Shells`: the pool as it is now.
+    Shells(Vec<ShellTemplate>),
 }
 
 /// Work one operation cost; carries over to hardware, unlike time in the lab.

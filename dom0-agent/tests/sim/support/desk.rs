@@ -104,6 +104,7 @@ impl Desk {
             events,
             xen: "4.20".into(),
             bell: None,
+            look: Arc::default(),
         };
         let socket = host.file("agent.sock");
         let listener = runtime.block_on(async { server::listen(&socket) }).unwrap();

@@ -173,6 +173,17 @@ impl Driver for Connection {
         Ok(outcome)
     }
 
+    fn serve_as(&mut self, spec: DriverSpec) -> Result<(), OrderError> {
+        self.agent
+            .outside("driver.rename")
+            .map_err(|error| lost(&error))?;
+        self.yard.rename(self.uuid, spec.uuid);
+        self.uuid = spec.uuid;
+        self.agent
+            .outside("driver.renamed")
+            .map_err(|error| lost(&error))
+    }
+
     fn pid(&self) -> u32 {
         self.pid
     }

@@ -277,16 +277,22 @@ impl Host {
     fn heed(&self, item: &News) -> Result<(), AgentError> {
         match item {
             News::Started { .. } => Ok(()),
+            News::Shells => {
+                self.agent.refill_at(Instant::now() + self.late);
+                Ok(())
+            }
             News::Dump { uuid } => {
                 if let Some(shared) = self.agent.by_key(*uuid) {
                     self.agent.make_dump(&shared);
                 }
                 Ok(())
             }
-            News::Driver(DriverNews::Died { uuid, pid }) => self
-                .agent
-                .by_key(*uuid)
-                .map_or(Ok(()), |shared| self.agent.driver_died(&shared, *pid)),
+            News::Driver(DriverNews::Died { uuid, pid }) => {
+                self.agent.shell_driver_died(*uuid);
+                self.agent
+                    .by_key(*uuid)
+                    .map_or(Ok(()), |shared| self.agent.driver_died(&shared, *pid))
+            }
             News::Driver(DriverNews::Fault { uuid, fault }) => self
                 .agent
                 .by_key(*uuid)

@@ -185,6 +185,16 @@ impl Yard {
         Ok(answer?)
     }
 
+    /// A driver is found under another uuid from now on.
+    pub fn rename(&self, from: Uuid, to: Uuid) {
+        let mut state = self.state();
+        if let Some(living) = state.drivers.remove(&from) {
+            self.world.note_closed(ResourceKind::Process, &name(from));
+            self.world.note_open(ResourceKind::Process, &name(to));
+            state.drivers.insert(to, living);
+        }
+    }
+
     /// Ends a driver; nobody is told.
     pub fn end(&self, uuid: Uuid, pid: u32) {
         let mut state = self.state();
@@ -204,6 +214,13 @@ impl Yard {
         // Its threads must not answer the guest that Xen does not obey them any more.
         self.world.crash_by_unwinding(&living.process);
         self.bury(uuid, dead, true);
+    }
+
+    /// `kill -9` of the only driver there is.
+    pub fn kill_any_driver(&self) {
+        let uuids: Vec<Uuid> = self.state().drivers.keys().copied().collect();
+        assert_eq!(uuids.len(), 1, "more than one driver");
+        self.kill_driver(uuids[0]);
     }
 
     /// The driver stops a device, and says so.
