@@ -32,6 +32,9 @@ use xen_stream::{Event, Layer, Mode, Reader};
 
 /// Longest time for the other side's first word: somebody may have to type a password.
 const BANNER_PATIENCE: Duration = Duration::from_secs(120);
+/// Times the other host is asked what became of a guest that it was given, and the pause between them.
+const QUESTIONS: u32 = 10;
+const QUESTION_PAUSE: Duration = Duration::from_secs(1);
 /// What connects hosts unless somebody says otherwise.
 const DEFAULT_SHELL: &str = "ssh";
 
@@ -59,6 +62,9 @@ pub fn migrate(call: &mut Call<'_>) -> Result<u8, Failure> {
         verify: call.parsed.has('d'),
         max_downtime_ms: max_downtime(call)?,
     });
+    let name = domain::names(call.reach, &[domid])?;
+    let name = name.into_iter().flatten().next().unwrap_or_default();
+    let info = call.reach.domains()?.domain_info(domid)?;
     // The other host is not bothered for a guest that cannot be moved.
     let mut agent = call.reach.agent()?;
     let Reply::SendFile { config } = agent.ask(&request)? else {
@@ -73,7 +79,59 @@ pub fn migrate(call: &mut Call<'_>) -> Result<u8, Failure> {
         )
     });
     transport.let_go();
-    finish(call, asked?)
+    let asked = match asked? {
+        Err(AskError::Refused(failure)) if failure.kind == FailureKind::Undefined => {
+            let uuid = info.map(|info| info.handle.to_string()).unwrap_or_default();
+            if runs_there(call, &name, &uuid)? {
+                writeln!(
+                    call.err,
+                    "migration sender: the answer was lost, and {name} runs on the other host."
+                )?;
+                let mut agent = call.reach.agent()?;
+                let settled = Request::SettleMove { domid, here: false };
+                agent.ask(&settled).map(|_| None)
+            } else {
+                Err(AskError::Refused(failure))
+            }
+        }
+        other => other.map(Some),
+    };
+    finish(call, asked)
+}
+
+/// Whether the other host says that it runs the guest. Only this is taken for an answer: one that is not there may have run and ended.
+fn runs_there(call: &mut Call<'_>, name: &str, uuid: &str) -> Result<bool, Failure> {
+    let Some(line) = remote(call, "list -v") else {
+        return Ok(false);
+    };
+    for turn in 0..QUESTIONS {
+        if turn > 0 {
+            std::thread::sleep(QUESTION_PAUSE);
+        }
+        let asked = Command::new("sh")
+            .args(["-c", &format!("exec {line}")])
+            .stdin(Stdio::null())
+            .output();
+        let Ok(answer) = asked else {
+            continue;
+        };
+        let listing = String::from_utf8_lossy(&answer.stdout);
+        match name_in(&listing, uuid) {
+            Some(found) if found == name => return Ok(true),
+            // It has not decided yet, or does not answer.
+            Some(found) if found == format!("{name}{INCOMING_SUFFIX}") => {}
+            _ if !answer.status.success() => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// The name of the domain of this uuid in the listing of `xl list -v`.
+fn name_in<'a>(listing: &'a str, uuid: &str) -> Option<&'a str> {
+    let mut lines = listing.lines();
+    let line = lines.find(|line| line.split_whitespace().any(|word| word == uuid))?;
+    line.split_whitespace().next()
 }
 
 /// Milliseconds that the guest should stand still at most for the sake of its memory.
@@ -89,14 +147,18 @@ fn max_downtime(call: &Call<'_>) -> Result<Option<u64>, Failure> {
 }
 
 /// Says how it ended.
-fn finish(call: &mut Call<'_>, answer: Result<Reply, AskError>) -> Result<u8, Failure> {
+fn finish(call: &mut Call<'_>, answer: Result<Option<Reply>, AskError>) -> Result<u8, Failure> {
     match answer {
-        Ok(Reply::Moved(moved)) => {
+        Ok(None) => {
+            writeln!(call.err, "Migration successful.")?;
+            Ok(0)
+        }
+        Ok(Some(Reply::Moved(moved))) => {
             writeln!(call.err, "Migration successful.")?;
             writeln!(call.err, "{}", told(&moved))?;
             Ok(0)
         }
-        Ok(_) => Err(Failure::new("the agent answered something else")),
+        Ok(Some(_)) => Err(Failure::new("the agent answered something else")),
         Err(AskError::Refused(failure)) if failure.kind == FailureKind::Undefined => {
             writeln!(call.err, "** Migration failed during final handshake **")?;
             writeln!(call.err, "Domain state is now undefined !")?;
@@ -191,20 +253,27 @@ impl Transport {
     }
 }
 
-/// What the shell is to run. A `#` at the end of the -s option hides the rest, as scripts for stock's command expect.
-fn command_line(call: &Call<'_>) -> String {
-    let host = call.operand(1);
+/// An `xl` command on the other host; `None` where the operand is a whole command of its own.
+fn remote(call: &Call<'_>, command: &str) -> Option<String> {
     let shell = call.parsed.value('s').unwrap_or(DEFAULT_SHELL);
     if shell.is_empty() {
-        return host.to_owned();
+        return None;
     }
     let verbose = "v".repeat(call.globals.verbose.into());
     let verbose = if verbose.is_empty() {
-        String::new()
+        verbose
     } else {
         format!(" -{verbose}")
     };
-    let mut line = format!("{shell} {host} xl{verbose} migrate-receive");
+    let host = call.operand(1);
+    Some(format!("{shell} {host} xl{verbose} {command}"))
+}
+
+/// What the shell is to run. A `#` at the end of the -s option hides the rest, as scripts for stock's command expect.
+fn command_line(call: &Call<'_>) -> String {
+    let Some(mut line) = remote(call, "migrate-receive") else {
+        return call.operand(1).to_owned();
+    };
     for option in ['e', 'p'] {
         if call.parsed.has(option) {
             line.push_str(&format!(" -{option}"));

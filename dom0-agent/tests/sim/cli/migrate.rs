@@ -201,6 +201,69 @@ fn what_cannot_be_moved_is_said_before_anybody_is_called() {
 }
 
 #[test]
+fn a_lost_answer_is_asked_for_where_the_guest_went() {
+    for (listed, code) in [("web1", 0), ("web1--incoming", 1), ("other", 1)] {
+        let mut line = Line::new();
+        let uuid = line.here.host.agent.guests()[0].uuid;
+        let listing = line.here.host.file("listing");
+        let uuid = if listed == "other" {
+            "none".to_owned()
+        } else {
+            uuid.to_string()
+        };
+        std::fs::write(
+            &listing,
+            format!("Name ID\n{listed} 7 128 1 -b---- 0.1 {uuid} -\n"),
+        )
+        .unwrap();
+        let far = line.here.host.file("far.sh");
+        // Banner and ready come through, the report does not.
+        let script = format!(
+            "case $3 in migrate-receive) dd bs=1 count=88 status=none if={} & exec cat > {} ;; *) cat {}; rm {} ;; esac\n",
+            shown(&line.back),
+            shown(&line.forth),
+            shown(&listing),
+            shown(&listing),
+        );
+        std::fs::write(&far, script).unwrap();
+        let shell = format!("sh {}", shown(&far));
+        let (forth, back) = (line.forth.clone(), line.back.clone());
+        let reach = line.there.reach();
+        let left = thread::scope(|scope| {
+            let arrives = scope.spawn(move || {
+                let input = File::open(forth).unwrap();
+                let output = File::options().write(true).open(back).unwrap();
+                *reach.wire.lock().unwrap() = Some(Wire { input, output });
+                say(&reach, &["migrate-receive"])
+            });
+            let left = say(
+                &line.here.reach(),
+                &["migrate", "-s", &shell, "web1", "far"],
+            );
+            let arrived = arrives.join().unwrap();
+            assert_eq!(arrived.code, 0, "{arrived:?}");
+            left
+        });
+        assert_eq!(left.code, code, "{left:?}");
+        if code == 0 {
+            assert!(left.err.ends_with("Migration successful.\n"), "{left:?}");
+            assert_eq!(line.here.host.agent.guests(), []);
+        } else {
+            assert!(
+                left.err.contains("Domain state is now undefined !"),
+                "{left:?}"
+            );
+            assert!(left.err.contains("parapet settle web1--migratedaway here"));
+            // It is there, and suspended.
+            let info = line.here.host.world.domain(DomId(1)).unwrap();
+            assert!(info.shutdown.is_some());
+            line.here.host.settle();
+        }
+        line.end();
+    }
+}
+
+#[test]
 fn the_shell_is_asked_for_what_scripts_expect() {
     let line = Line::new();
     let (log, reach) = (line.here.host.file("log"), line.here.reach());
