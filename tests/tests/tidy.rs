@@ -53,6 +53,28 @@ fn unsafe_lives_in_one_crate() -> Result<()> {
 }
 
 #[test]
+fn every_program_and_library_but_one_forbids_it() -> Result<()> {
+    let is_root = |name: &str| {
+        name.ends_with("/src/lib.rs")
+            || name.ends_with("/src/main.rs")
+            || name.contains("/src/bin/")
+    };
+    let roots: Vec<_> = sources()?
+        .into_iter()
+        .filter(|(name, _)| is_root(name) && !name.starts_with(UNSAFE_HOME))
+        .collect();
+    assert!(roots.len() > 15, "only {} roots found", roots.len());
+    let attribute = concat!("#![forbid(un", "safe_code)]");
+    let without: Vec<_> = roots
+        .iter()
+        .filter(|(_, text)| !text.lines().any(|line| line == attribute))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(without.is_empty(), "{without:?}");
+    Ok(())
+}
+
+#[test]
 fn every_package_of_the_workspace_takes_its_lints() -> Result<()> {
     let mut manifests = Vec::new();
     collect(&dirs::workspace(), "toml", &mut manifests)?;

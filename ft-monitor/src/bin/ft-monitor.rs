@@ -1,5 +1,7 @@
 //! `ft-monitor`: watches the guests of this host and restarts those that failed; see `ft_monitor::shell`.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser;
 use ft_monitor::options::Arguments;
 use ft_monitor::shell::{self, Options};

@@ -1,5 +1,7 @@
 //! `parapet`: our own commands, and every xl command under the same name; see `ft_monitor::cli`.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser;
 use std::process::ExitCode;
 

@@ -1,5 +1,7 @@
 //! `split-driver`: serves the disks, networks and consoles of one guest. See [`split_drivers::control::options`].
 
+#![forbid(unsafe_code)]
+
 use anyhow::Context;
 use clap::Parser;
 use split_drivers::console::log::Log;
