@@ -6,11 +6,14 @@
 pub mod block;
 pub mod commands;
 pub mod count;
+pub mod crowd;
 pub mod guest;
 pub mod net;
 pub mod sample;
 pub mod saves;
+pub mod shells;
 pub mod table;
+pub mod tiny;
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,6 +26,8 @@ use table::{BlockRow, NetRow, Table};
 
 /// Our `xl`, on the product disk.
 const OUR_XL: &str = "/lab/dist/bin/xl";
+/// Our `parapet`.
+const OUR_PARAPET: &str = "/lab/dist/bin/parapet";
 /// Rounds of every load on a device.
 const DEVICE_ROUNDS: u32 = 2;
 
@@ -33,6 +38,10 @@ pub enum Part {
     Commands,
     /// Saving and restoring a guest.
     Saves,
+    /// Guests from the pool of shells, and many in a row.
+    Shells,
+    /// Fifty guests at once.
+    Crowd,
     /// Disks.
     Block,
     /// Network interfaces.
@@ -41,7 +50,14 @@ pub enum Part {
 
 impl Part {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 4] = [Self::Commands, Self::Saves, Self::Block, Self::Net];
+    pub const ALL: [Self; 6] = [
+        Self::Commands,
+        Self::Saves,
+        Self::Shells,
+        Self::Crowd,
+        Self::Block,
+        Self::Net,
+    ];
 }
 
 /// What to measure, and on what.
@@ -53,6 +69,8 @@ pub struct Plan<'a> {
     pub kinds: &'a [Kind],
     /// Where their disk lies.
     pub medium: Medium,
+    /// Guests made and destroyed in a row.
+    pub row: u32,
 }
 
 /// Does what `plan` says on `host`, which must be deterministic for the figures to mean anything.
@@ -64,6 +82,7 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
         parts,
         kinds,
         medium,
+        row,
     } = plan;
     let mut table = Table {
         medium: medium.name(),
@@ -81,6 +100,12 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
     }
     if parts.contains(&Part::Saves) {
         saves::run(host, ours, &mut table, timeline)?;
+    }
+    if parts.contains(&Part::Shells) {
+        shells::run(host, ours, row, &mut table, timeline)?;
+    }
+    if parts.contains(&Part::Crowd) {
+        crowd::run(host, ours, &mut table, timeline)?;
     }
     if parts.contains(&Part::Block) || parts.contains(&Part::Net) {
         timeline.step("disk and ramdisk of the timed guests", || {

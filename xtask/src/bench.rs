@@ -24,6 +24,9 @@ pub struct Arguments {
     /// What the file behind a guest's disk lies on, in dom0's memory
     #[arg(long, value_enum, default_value = "ext4")]
     medium: Medium,
+    /// Guests that are made and destroyed in a row by `--only shells`
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    row: u32,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -45,6 +48,8 @@ impl From<Medium> for bench::guest::Medium {
 enum Part {
     Commands,
     Saves,
+    Shells,
+    Crowd,
     Block,
     Net,
 }
@@ -54,6 +59,8 @@ impl From<Part> for bench::Part {
         match part {
             Part::Commands => Self::Commands,
             Part::Saves => Self::Saves,
+            Part::Shells => Self::Shells,
+            Part::Crowd => Self::Crowd,
             Part::Block => Self::Block,
             Part::Net => Self::Net,
         }
@@ -80,6 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         parts: &parts,
         kinds,
         medium: arguments.medium.into(),
+        row: arguments.row,
     };
     let shape = Shape::measured();
     timeline.step("booted Xen host", || snapshot::of(&shape))?;
