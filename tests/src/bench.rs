@@ -6,13 +6,16 @@
 pub mod block;
 pub mod commands;
 pub mod count;
+pub mod crowd;
 pub mod guest;
 pub mod moves;
 pub mod net;
 pub mod patches;
 pub mod sample;
 pub mod saves;
+pub mod shells;
 pub mod table;
+pub mod tiny;
 
 use anyhow::{Context, Result, ensure};
 
@@ -25,6 +28,8 @@ use table::{BlockRow, NetRow, Table};
 
 /// Our `xl`, on the product disk.
 const OUR_XL: &str = "/lab/dist/bin/xl";
+/// Our `parapet`.
+const OUR_PARAPET: &str = "/lab/dist/bin/parapet";
 /// Rounds of every load on a device.
 const DEVICE_ROUNDS: u32 = 2;
 
@@ -37,6 +42,10 @@ pub enum Part {
     Saves,
     /// Moving a guest.
     Moves,
+    /// Guests from the pool of shells, and many in a row.
+    Shells,
+    /// Fifty guests at once.
+    Crowd,
     /// Disks.
     Block,
     /// Network interfaces.
@@ -45,10 +54,12 @@ pub enum Part {
 
 impl Part {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Commands,
         Self::Saves,
         Self::Moves,
+        Self::Shells,
+        Self::Crowd,
         Self::Block,
         Self::Net,
     ];
@@ -63,6 +74,8 @@ pub struct Plan<'a> {
     pub kinds: &'a [Kind],
     /// Where their disk lies.
     pub medium: Medium,
+    /// Guests made and destroyed in a row.
+    pub row: u32,
 }
 
 /// Does what `plan` says on `host`, which must be deterministic for the figures to mean anything.
@@ -74,6 +87,7 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
         parts,
         kinds,
         medium,
+        row,
     } = plan;
     let mut table = Table {
         medium: medium.name(),
@@ -94,6 +108,12 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
     }
     if parts.contains(&Part::Moves) {
         moves::run(host, ours, &mut table, timeline)?;
+    }
+    if parts.contains(&Part::Shells) {
+        shells::run(host, ours, row, &mut table, timeline)?;
+    }
+    if parts.contains(&Part::Crowd) {
+        crowd::run(host, ours, &mut table, timeline)?;
     }
     if parts.contains(&Part::Block) || parts.contains(&Part::Net) {
         timeline.step("disk and ramdisk of the timed guests", || {

@@ -24,6 +24,9 @@ pub struct Arguments {
     /// What the file behind a guest's disk lies on, in dom0's memory
     #[arg(long, value_enum, default_value = "ext4")]
     medium: Medium,
+    /// Guests that are made and destroyed in a row by `--only shells`
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    row: u32,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -46,6 +49,8 @@ enum Part {
     Commands,
     Saves,
     Moves,
+    Shells,
+    Crowd,
     Block,
     Net,
     /// Saving, restoring and crashes with and without the patches of Xen; only where it is asked for, after `cargo xtask xen`
@@ -59,6 +64,8 @@ impl Part {
             Self::Commands => Some(bench::Part::Commands),
             Self::Saves => Some(bench::Part::Saves),
             Self::Moves => Some(bench::Part::Moves),
+            Self::Shells => Some(bench::Part::Shells),
+            Self::Crowd => Some(bench::Part::Crowd),
             Self::Block => Some(bench::Part::Block),
             Self::Net => Some(bench::Part::Net),
             Self::Patches => None,
@@ -120,6 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         parts: &parts,
         kinds,
         medium: arguments.medium.into(),
+        row: arguments.row,
     };
     let shape = Shape::measured();
     timeline.step("booted Xen host", || snapshot::of(&shape))?;

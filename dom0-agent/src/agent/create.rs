@@ -136,6 +136,7 @@ impl Agent {
         guest: &mut Guest,
         make: impl FnOnce(&DomainConfig) -> Result<Built, AgentError>,
     ) -> Result<(), AgentError> {
+        self.save(guest)?;
         self.make_room(&guest.record.config)?;
         let built = make(&guest.record.config)?;
         self.note_domain(guest, &built)?;
@@ -174,7 +175,7 @@ impl Agent {
         guest.down = None;
         guest.dump = Dump::NotBegun;
         guest.unheard = None;
-        self.save(guest)?;
+        // It saves the record before there is anything to undo.
         furnished(guest)?;
         let domid = guest.record.domid.unwrap_or(DomId::INVALID);
         if !paused {

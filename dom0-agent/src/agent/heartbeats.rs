@@ -7,7 +7,7 @@
 //! A watch on each node would wake xenstored, the agent and the monitor once for every guest and beat; a look costs the same for one guest and for
 //! fifty. A guest whose lock is taken, because something is being done to it, is looked at as it was known before.
 //!
-//! While no guest is protected or watched, nothing follows from a beat, and looking now and then is enough: an idle host sleeps.
+//! While no guest is protected or watched, nothing follows from a beat, and looking now and then is enough.
 //!
 //! Who begins to listen is told everything again: the monitor's simulation counts on hearing goodbyes again.
 

@@ -45,7 +45,7 @@ impl Case {
         }
     }
 
-    fn title(&self) -> &str {
+    pub(super) fn title(&self) -> &str {
         self.steps.first().map_or("", |step| &step.name)
     }
 

@@ -36,6 +36,17 @@ pub struct CostRow {
     pub ours: Option<Cost>,
 }
 
+/// A figure of ours that has no peer; less is better.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    /// What, and in which unit.
+    pub what: String,
+    /// The figure.
+    pub value: f64,
+    /// Most that is aimed at.
+    pub target: Option<f64>,
+}
+
 /// One load on a disk; more is better.
 #[derive(Debug, Clone, Serialize)]
 pub struct BlockRow {
@@ -123,6 +134,8 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// Counts, in the same order.
     pub costs: Vec<CostRow>,
+    /// What only ours is asked for.
+    pub figures: Vec<Figure>,
     /// Disks.
     pub blocks: Vec<BlockRow>,
     /// What the file behind them lies on.
@@ -177,6 +190,29 @@ impl Table {
                 f,
                 "| {:<42} | {stock_calls:>6} {stock_asks:>7} | {our_calls:>6} {our_asks:>7} |",
                 row.operation
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n| {:<74} | {:>10} | {:>15} |",
+            "figure", "ours", "target"
+        )?;
+        writeln!(f, "|{:-<76}|{:->12}|{:->17}|", "", ":", ":")?;
+        for row in &self.figures {
+            let meets = |value, target| value <= target;
+            let verdict = row
+                .target
+                .map(|target| verdict("<=", target, Some(row.value), meets));
+            writeln!(
+                f,
+                "| {:<74} | {:>10.2} | {:>15} |",
+                row.what,
+                row.value,
+                verdict.unwrap_or_default()
             )?;
         }
         Ok(())
@@ -278,7 +314,12 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.rows.is_empty() {
             self.write_commands(f)?;
+        }
+        if !self.costs.is_empty() {
             self.write_costs(f)?;
+        }
+        if !self.figures.is_empty() {
+            self.write_figures(f)?;
         }
         if !self.blocks.is_empty() {
             self.write_blocks(f)?;
