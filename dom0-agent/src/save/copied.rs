@@ -104,8 +104,13 @@ impl Copier {
         runs: &[Range<usize>],
         p2m: &P2m,
     ) -> Result<(), SaveError> {
-        let read = |run: &Range<usize>| self.buffer.read_vec(run.start, run.len());
-        let mut bytes: Vec<u8> = runs.iter().flat_map(read).collect();
+        let mut bytes = vec![0; runs.iter().map(ExactSizeIterator::len).sum()];
+        let mut place = bytes.as_mut_slice();
+        for run in runs {
+            let (part, rest) = place.split_at_mut(run.len());
+            self.buffer.read(run.start, part);
+            place = rest;
+        }
         let stored = entries.iter().filter(|entry| entry.kind.has_contents());
         for (entry, page) in stored.zip(bytes.chunks_exact_mut(PAGE_SIZE)) {
             if let PageKind::Table { level, .. } = entry.kind {
