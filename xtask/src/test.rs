@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use stack_tests::rig::{Shape, snapshot};
+use stack_tests::rig::{Shape, dirs, snapshot};
 use stack_tests::timeline::Timeline;
 
 /// Which tests.
@@ -17,7 +17,7 @@ pub struct Arguments {
     runner: Vec<String>,
 }
 
-/// Prepares what nested tests need, then lets the runner have the last word.
+/// Prepares what nested tests need, lets the runner speak, and then says what it could not: which checks were left out on this machine.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut timeline = Timeline::default();
     timeline.step("Debian packages", crate::deps::ensure_installed)?;
@@ -29,11 +29,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })?;
     timeline.step("test binaries", build_tests)?;
     timeline.print();
+    let skips = dirs::workspace().join("target/skipped.txt");
+    // Of an earlier run; that there is none is fine, and one that cannot be removed cannot be read below either.
+    let _ = std::fs::remove_file(&skips);
     let status = runner()
+        .env(test_skips::FILE, &skips)
         .arg("--no-fail-fast")
         .args(&arguments.runner)
         .status()
         .context("cannot run cargo")?;
+    let skipped = std::fs::read_to_string(&skips).unwrap_or_default();
+    print!("{}", test_skips::summary(&skipped));
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
