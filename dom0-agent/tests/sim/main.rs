@@ -33,4 +33,5 @@ mod save;
 mod save_client;
 mod save_pv;
 mod stop;
+mod together;
 mod watch;
