@@ -10,7 +10,7 @@
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use stack_tests::rig::{Shape, image, snapshot};
+use stack_tests::rig::{Shape, dirs, image, snapshot};
 use stack_tests::timeline::Timeline;
 
 use crate::beside::beside;
@@ -26,7 +26,7 @@ pub struct Arguments {
     runner: Vec<String>,
 }
 
-/// Prepares what nested tests need, then lets the runner have the last word.
+/// Prepares what nested tests need, lets the runner speak, and then says what it could not: which checks were left out on this machine.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut timeline = Timeline::default();
     let shape = Shape::default();
@@ -47,11 +47,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         beside(|| snapshot::of(&shape).map(drop), build_tests)
     })?;
     timeline.print();
+    let skips = dirs::workspace().join("target/skipped.txt");
+    // Of an earlier run; that there is none is fine, and one that cannot be removed cannot be read below either.
+    let _ = std::fs::remove_file(&skips);
     let status = runner()
+        .env(test_skips::FILE, &skips)
         .arg("--no-fail-fast")
         .args(&arguments.runner)
         .status()
         .context("cannot run cargo")?;
+    let skipped = std::fs::read_to_string(&skips).unwrap_or_default();
+    print!("{}", test_skips::summary(&skipped));
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {

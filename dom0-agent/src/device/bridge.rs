@@ -157,11 +157,14 @@ mod tests {
     /// Runs `work` in a network of its own, of which nobody else sees anything and nothing stays. Says so where that cannot be.
     fn in_a_network_of_its_own(work: fn()) {
         if !nix::unistd::geteuid().is_root() {
-            return eprintln!("skipped: this needs root");
+            return test_skips::skipped("bridges and taps", "this needs root");
         }
         let thread = std::thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
             Ok(()) => work(),
-            Err(errno) => eprintln!("skipped: no network namespaces here: {errno}"),
+            Err(errno) => {
+                let why = format!("no network namespaces here: {errno}");
+                test_skips::skipped("bridges and taps", &why);
+            }
         });
         thread.join().unwrap();
     }
@@ -219,7 +222,7 @@ mod tests {
     fn a_tap_joins_its_bridge_with_its_mtu_and_goes() {
         in_a_network_of_its_own(|| {
             if !std::path::Path::new("/dev/net/tun").exists() {
-                return eprintln!("skipped: this needs /dev/net/tun");
+                return test_skips::skipped("taps in a bridge", "this needs /dev/net/tun");
             }
             let bridges = Bridges::new("br0");
             let said = bridges.make(&spec(None, None)).unwrap_err();

@@ -38,4 +38,5 @@ mod save_pv;
 mod shells;
 mod shells_faults;
 mod stop;
+mod together;
 mod watch;

@@ -18,16 +18,16 @@ const PATIENCE: usize = 400;
 const TURN: Duration = Duration::from_millis(500);
 
 /// The monitor's shell, in small: a journal, a connection to the agent, and a clock.
-struct Watchman {
+pub struct Watchman {
     monitor: Monitor,
     journal: Vec<Entry>,
     now: Now,
     /// What it asked the agent to do.
-    orders: Vec<Order>,
+    pub orders: Vec<Order>,
 }
 
 impl Watchman {
-    fn new(host: &mut Host) -> Self {
+    pub fn new(host: &mut Host) -> Self {
         let now = Now {
             mono: Mono(1_000_000),
             wall: Wall(1_700_000_000_000),
@@ -50,7 +50,7 @@ impl Watchman {
     }
 
     /// `kill -9` and a new one, which knows what was written down.
-    fn replace(&mut self, host: &mut Host) {
+    pub fn replace(&mut self, host: &mut Host) {
         let mut book = Book::default();
         self.journal.iter().for_each(|entry| book.apply(entry));
         let (monitor, actions) = Monitor::restore(
@@ -75,7 +75,7 @@ impl Watchman {
         self.hear(host, Input::Event(Event::Snapshot(host.agent.guests())));
     }
 
-    fn hear(&mut self, host: &Host, input: Input) {
+    pub fn hear(&mut self, host: &Host, input: Input) {
         let actions = self.monitor.step(input, self.now);
         self.carry_out(host, actions);
     }
@@ -95,7 +95,7 @@ impl Watchman {
     }
 
     /// Half a second of everybody's life.
-    fn turn(&mut self, host: &mut Host) {
+    pub fn turn(&mut self, host: &mut Host) {
         host.pass(TURN);
         host.settle();
         self.now.mono = self.now.mono.after(TURN);
@@ -106,12 +106,12 @@ impl Watchman {
         self.hear(host, Input::Tick);
     }
 
-    fn turns(&mut self, host: &mut Host, count: usize) {
+    pub fn turns(&mut self, host: &mut Host, count: usize) {
         (0..count).for_each(|_| self.turn(host));
     }
 
     /// Turns until the guest runs in a domain with its devices.
-    fn until_it_runs(&mut self, host: &mut Host) -> DomId {
+    pub fn until_it_runs(&mut self, host: &mut Host) -> DomId {
         for _ in 0..PATIENCE {
             self.turn(host);
             let guests = host.agent.guests();

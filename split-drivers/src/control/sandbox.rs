@@ -101,16 +101,21 @@ pub fn enter(uid: u32) -> Result<(), SandboxError> {
 }
 
 fn close_paths() -> Result<(), SandboxError> {
+    if restrict_paths()? == RulesetStatus::NotEnforced {
+        tracing::warn!("this kernel has no landlock; paths are closed by user id only");
+    }
+    Ok(())
+}
+
+/// As much as this kernel can, of this thread.
+fn restrict_paths() -> Result<RulesetStatus, SandboxError> {
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V6))?
         .handle_access(AccessNet::from_all(ABI::V6))?
         .scope(Scope::from_all(ABI::V6))?
         .create()?
         .restrict_self()?;
-    if status.ruleset == RulesetStatus::NotEnforced {
-        tracing::warn!("this kernel has no landlock; paths are closed by user id only");
-    }
-    Ok(())
+    Ok(status.ruleset)
 }
 
 /// System calls that are allowed whatever their arguments.
@@ -264,62 +269,5 @@ fn errno(errno: Errno) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs the other test here in a process of its own, since a sandbox is for life.
-    #[test]
-    fn the_sandbox_holds() {
-        const INSIDE: &str = "SPLIT_DRIVERS_TEST_SANDBOX";
-        if std::env::var_os(INSIDE).is_some() {
-            return inside();
-        }
-        if !nix::unistd::geteuid().is_root() {
-            return eprintln!("skipped: this needs root");
-        }
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "control::sandbox::tests::the_sandbox_holds",
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env(INSIDE, "1")
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-
-    fn inside() {
-        let image = tempfile::tempfile().unwrap();
-        image.set_len(1 << 20).unwrap();
-        set_limits().unwrap();
-        enter(0x5000_0007).unwrap();
-        assert!(std::fs::read("/proc/self/status").is_err(), "no path opens");
-        assert!(
-            std::process::Command::new("/bin/true").status().is_err(),
-            "no program runs"
-        );
-        assert!(
-            std::net::TcpStream::connect("127.0.0.1:1")
-                .unwrap_err()
-                .raw_os_error()
-                == Some(libc::EPERM)
-        );
-        assert!(nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).is_err());
-        // What serving needs still works: threads, io_uring on a passed descriptor, memory.
-        let worked = std::thread::spawn(move || {
-            use std::os::fd::AsFd;
-            let mut ring = xen_host::uring::DiskRing::new(&[image.as_fd()], 8, 4).unwrap();
-            assert!(ring.has_registered_pool());
-            ring.flush(0, true, 1).unwrap();
-            let mut outcome = None;
-            ring.drain(std::time::Duration::from_secs(5), |done| {
-                outcome = Some(done.result)
-            })
-            .unwrap();
-            outcome
-        });
-        assert_eq!(worked.join().unwrap(), Some(0));
-    }
-}
+#[path = "sandbox_tests.rs"]
+mod tests;

@@ -108,6 +108,7 @@ mod tests {
     /// The kernel's own figure stands in sysfs, in sectors of 512 bytes.
     #[test]
     fn a_block_device_says_what_sysfs_says() {
+        let mut seen = 0;
         for entry in std::fs::read_dir("/sys/block")
             .into_iter()
             .flatten()
@@ -125,6 +126,11 @@ mod tests {
             };
             assert_eq!(geometry.bytes, text.trim().parse::<u64>().unwrap() * 512);
             assert!(geometry.block_device && geometry.logical_sector.is_power_of_two());
+            seen += 1;
+        }
+        if seen == 0 {
+            let why = "no block device can be opened here";
+            test_skips::skipped("a_block_device_says_what_sysfs_says", why);
         }
     }
 }

@@ -65,7 +65,7 @@ mod tests {
             return;
         }
         if !nix::unistd::geteuid().is_root() {
-            return eprintln!("skipped: this needs root");
+            return test_skips::skipped("there_is_no_way_back_to_root", "this needs root");
         }
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "process::tests::there_is_no_way_back_to_root"])

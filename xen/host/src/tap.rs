@@ -221,16 +221,16 @@ mod tests {
 
     #[test]
     fn a_tap_has_its_queues_and_vanishes_unless_persistent() {
+        const CHECK: &str = "a_tap_has_its_queues_and_vanishes_unless_persistent";
         if !may_make_taps() {
-            eprintln!("skipped: this needs root and {DEVICE}");
-            return;
+            return test_skips::skipped(CHECK, &format!("this needs root and {DEVICE}"));
         }
         let name = format!("pt{}", std::process::id());
         let present = |name: &str| std::path::Path::new("/sys/class/net").join(name).exists();
         let tap = match Tap::open(&name, 3) {
             Ok(tap) => tap,
             Err(error) if error.errno() == Some(Errno::EPERM) => {
-                return eprintln!("skipped: {error}");
+                return test_skips::skipped(CHECK, &error.to_string());
             }
             Err(error) => panic!("{error}"),
         };

@@ -34,6 +34,7 @@ const LOAD: u64 = 0x10_0000;
 /// How a host is to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
+    pub seed: u64,
     pub memory_mib: u64,
     /// Drivers move data.
     pub real_drivers: bool,
@@ -44,6 +45,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            seed: 7,
             memory_mib: 256,
             real_drivers: false,
             patched: false,
@@ -123,7 +125,7 @@ impl Host {
         if std::env::var_os("SIM_LOG").is_some() {
             let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         }
-        let mut builder = World::builder(7).memory_mib(setup.memory_mib);
+        let mut builder = World::builder(setup.seed).memory_mib(setup.memory_mib);
         if setup.patched {
             builder = builder.patched();
         }

@@ -233,14 +233,24 @@ impl Yard {
         news.unwrap()(DriverNews::Fault { uuid, fault });
     }
 
-    /// Faults of real drivers, passed on.
+    /// What is heard of drivers without asking: faults of real ones are passed on, and who died by a fault of the world is buried.
     pub fn pass_on_faults(&self) {
+        let mut dead = Vec::new();
         for (uuid, living) in &mut self.state().drivers {
-            for fault in living.engine.faults() {
+            let faults = living.engine.faults();
+            if self.world.is_dead(&living.process) {
+                dead.push(*uuid);
+                continue;
+            }
+            for fault in faults {
                 if let Some(news) = &living.news {
                     news(DriverNews::Fault { uuid: *uuid, fault });
                 }
             }
+        }
+        for uuid in dead {
+            let dead = self.state().drivers.remove(&uuid);
+            self.bury(uuid, dead, true);
         }
     }
 
