@@ -18,6 +18,7 @@
 //! | `furnish.rs` | driver, media, taps, console and xenstore around a built domain |
 //! | `teardown.rs` | removes every trace of a guest; idempotent, the one way out |
 //! | `settle.rs` | devices: xenbus by level, driver replacement |
+//! | `publish.rs` | what a backend says of itself in xenstore |
 //! | `hotplug.rs` | attach and detach on a running guest |
 //! | `chatter.rs` | how much one guest can make us log |
 //! | `patience.rs` | how long a driver's "not yet" is waited out |
@@ -39,6 +40,7 @@ pub mod links;
 pub mod migrate;
 pub mod patience;
 pub mod process;
+pub mod publish;
 pub mod reap;
 pub mod receive;
 pub mod record;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use xen_abi::ids::DomId;
 use xen_host::xenstore::error::StoreError;
-use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
+use xen_host::xenstore::store::{StoreOp, StoreReply, TxId};
 
 /// Rounds one call makes for one device before it lets others have a turn; a device that needs more is asked again by its next watch event.
 const MAX_ROUNDS: usize = 8;
@@ -156,42 +156,6 @@ impl Agent {
             }
             Action::Publish(state) => self.publish(guest, domid, key, state),
             Action::Remove => self.remove_device(guest, domid, key),
-        }
-    }
-
-    pub(super) fn publish(
-        &self,
-        guest: &Guest,
-        domid: DomId,
-        key: (DeviceKind, u32),
-        state: u32,
-    ) -> Result<(), AgentError> {
-        let Some(device) = guest.devices.get(&key) else {
-            return Ok(());
-        };
-        let path = format!("{}/state", place(domid, key.1, &device.body).back());
-        // Only where the directory still is: a toolstack that removed it must not find it again.
-        let written = self
-            .seams
-            .store
-            .transaction("a backend's state", |store, tx| {
-                match store.read_text(tx, &path)? {
-                    Some(_) => store.write_text(tx, &path, &state.to_string()),
-                    None => Ok(()),
-                }
-            });
-        Ok(written?)
-    }
-
-    fn publish_error(&self, guest: &mut Guest, domid: DomId, key: (DeviceKind, u32), text: &str) {
-        let Some(device) = guest.devices.get(&key) else {
-            return;
-        };
-        let path = format!("{}/error", place(domid, key.1, &device.body).back());
-        if let Err(error) = self.seams.store.write_text(TxId::NONE, &path, text)
-            && guest.speak()
-        {
-            tracing::warn!(%error, "cannot publish a device's error");
         }
     }
 
@@ -531,7 +495,7 @@ fn set_phase(guest: &mut Guest, key: (DeviceKind, u32), phase: Phase) {
     }
 }
 
-fn place(domid: DomId, devid: u32, body: &DeviceBody) -> Place<'static> {
+pub(super) fn place(domid: DomId, devid: u32, body: &DeviceBody) -> Place<'static> {
     Place {
         domid,
         devid,

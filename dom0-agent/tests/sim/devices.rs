@@ -394,6 +394,32 @@ fn a_device_that_the_driver_stopped_is_closed_and_nothing_else() {
 }
 
 #[test]
+fn a_device_that_works_again_has_no_error_any_more() {
+    let mut host = running("");
+    let fault = DeviceFault {
+        kind: DeviceKind::Disk,
+        devid: 51712,
+        text: "request 7 has 300 segments".into(),
+    };
+    host.yard.fault(host.uuid(GUEST), fault);
+    host.settle();
+    let error = format!("{DISK_BACK}/error");
+    assert!(host.world.xs_read(&error).is_some());
+    host.machine(GUEST)
+        .disks
+        .get_mut(&51712)
+        .unwrap()
+        .reconnect();
+    host.settle();
+    assert_eq!(
+        host.machine(GUEST).disks[&51712].state(),
+        BlkState::Connected
+    );
+    assert_eq!(host.world.xs_read(&error), None);
+    end(host);
+}
+
+#[test]
 fn a_frontend_that_publishes_nonsense_is_refused_by_name() {
     for (key, value) in [
         ("ring-ref", Some("nonsense")),
