@@ -40,12 +40,13 @@ impl Agent {
         write: impl Fn(&dyn Store, TxId) -> Result<(), StoreError>,
     ) -> Result<(), AgentError> {
         let state = format!("{back}/state");
-        let written = self.seams.store.transaction(what, |store, tx| {
-            match store.read_text(tx, &state)? {
-                Some(_) => write(store, tx),
-                None => Ok(()),
-            }
-        });
+        let written =
+            self.seams
+                .store
+                .transaction(what, |store, tx| match store.read_text(tx, &state)? {
+                    Some(_) => write(store, tx),
+                    None => Ok(()),
+                });
         Ok(written?)
     }
 

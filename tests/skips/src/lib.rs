@@ -2,6 +2,8 @@
 //!
 //! Runners hide what a passing test prints. So each line is also appended to the file that [`FILE`] names, which `xtask` reads.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 
 /// The environment variable with the file's path; not set outside of `cargo xtask test`.
