@@ -50,6 +50,8 @@ pub struct Guest {
     pub driver_deaths: u32,
     /// It was given away and given back, and does not run on yet.
     pub comes_back: bool,
+    /// A disk's medium was not there when its driver was replaced: that disk stands still until it is.
+    pub lacks_medium: bool,
     /// Log lines that it has caused.
     pub chatter: Chatter,
     /// Forgotten: who waited for its lock finds nothing to do any more.
@@ -158,6 +160,7 @@ impl Guest {
             driver_since: None,
             driver_deaths: 0,
             comes_back: false,
+            lacks_medium: false,
             chatter: Chatter::default(),
             gone: false,
         }

@@ -42,6 +42,8 @@ enum Decision {
     Report(ShutdownReason),
     /// An adoption failed.
     Adopt,
+    /// A disk was not there.
+    Complete,
     /// It suspended for a save that is over.
     GoOn,
     /// It was given away and given back.
@@ -146,6 +148,7 @@ impl Agent {
                 self.restart_guest(guest).map(drop)
             }
             Decision::Adopt => self.adopt(guest),
+            Decision::Complete => self.complete(&mut guest),
             Decision::GoOn => self.go_on(&mut guest),
             Decision::TakeBack => self.take_back(guest),
             Decision::SettleIn => self.finish_arrival(&mut guest),
@@ -248,6 +251,9 @@ fn decide(
         Stage::Running if gone => Some(Decision::Forget),
         Stage::Running if guest.started.is_none() => Some(Decision::Adopt),
         Stage::Running if guest.record.arrival.is_some() => Some(Decision::SettleIn),
+        Stage::Running if guest.lacks_medium && reason.is_none() => {
+            return (Decision::Complete, Some(now + RETRY));
+        }
         Stage::Running => None,
     };
     if let Some(decision) = unfinished {

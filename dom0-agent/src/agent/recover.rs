@@ -228,6 +228,15 @@ impl Agent {
         })
     }
 
+    /// Gives a driver what its guest lacked when it was employed, as far as that is there by now.
+    pub(super) fn complete(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        match guest.record.domid {
+            // A driver that has gone is replaced by whoever heard of it.
+            Some(domid) if guest.driver.is_some() => self.adopt_driver(guest, domid),
+            _ => Ok(()),
+        }
+    }
+
     /// A driver that went on serving while no agent was there: it keeps what it serves and is told the rest.
     fn adopt_driver(&self, guest: &mut Guest, domid: DomId) -> Result<(), AgentError> {
         let answer = super::furnish::order_driver(guest, domid, OrderBody::Hello, Vec::new())?;

@@ -441,6 +441,7 @@ impl Agent {
         // Disks come first in this order, and a guest waits for nothing as much as for them. The console comes last.
         let keys: Vec<(DeviceKind, u32)> = guest.devices.keys().copied().collect();
         let mut patience = Patience::of_a_successor();
+        let mut lacking = Vec::new();
         for key in keys.into_iter().filter(|key| !served.contains(key)) {
             let Some(device) = guest.devices.get(&key) else {
                 continue;
@@ -448,7 +449,14 @@ impl Agent {
             let connected = device.phase == Phase::Connected && !device.body.lacks_tap();
             if let DeviceBody::Disk { spec } = &device.body {
                 let spec = spec.clone();
-                self.open_disk(guest, domid, key.1, &spec)?;
+                match self.open_disk(guest, domid, key.1, &spec) {
+                    // The others do not wait for it. What its guest has asked of it waits in the ring.
+                    Err(error @ AgentError::Medium { .. }) => {
+                        lacking.push(error.to_string());
+                        continue;
+                    }
+                    opened => opened?,
+                };
                 self.track_again(guest, domid, key.1)?;
             }
             if !connected {
@@ -469,7 +477,14 @@ impl Agent {
                 }
             }
         }
-        self.connect_console(guest)
+        self.connect_console(guest)?;
+        // Told once. It is tried again by [`Agent::complete`].
+        if !lacking.is_empty() && !guest.lacks_medium {
+            let name = &guest.record.config.name;
+            tracing::error!(name, ?lacking, "served without this; tried again");
+        }
+        guest.lacks_medium = !lacking.is_empty();
+        Ok(())
     }
 }
 

@@ -291,6 +291,41 @@ fn a_driver_that_dies_is_replaced_without_a_word_to_the_guest() {
 }
 
 #[test]
+fn a_disk_whose_medium_is_away_keeps_no_other_device_waiting() {
+    let mut host = running("");
+    host.agent.attach_disk(GUEST, &second_disk(&host)).unwrap();
+    host.settle();
+    let uuid = host.uuid(GUEST);
+    let resumed = |host: &Host| -> Vec<u32> {
+        let told = host.yard.told().into_iter();
+        let disks = told.filter_map(|told| match told.body {
+            OrderBody::ConnectDisk(order) => order.resume.then_some(order.devid),
+            _ => None,
+        });
+        disks.collect()
+    };
+    let (medium, elsewhere) = (host.file("web1.img"), host.file("elsewhere"));
+    std::fs::rename(&medium, &elsewhere).unwrap();
+    host.yard.forget_told();
+    host.yard.kill_driver(uuid);
+    host.settle();
+    assert_eq!(resumed(&host), [51728]);
+    // As often as it looks and finds nothing.
+    for _ in 0..2 {
+        let again = host.agent.reap().unwrap();
+        assert!(again.is_some(), "nobody would look again");
+    }
+    assert_eq!(resumed(&host), [51728]);
+    std::fs::rename(&elsewhere, &medium).unwrap();
+    host.agent.reap().unwrap();
+    host.settle();
+    assert_eq!(resumed(&host), [51728, 51712]);
+    assert!(host.machine(GUEST).is_connected());
+    assert_eq!(host.agent.reap().unwrap(), None);
+    end(host);
+}
+
+#[test]
 fn drivers_can_be_replaced_on_purpose() {
     let mut host = running("");
     let watch = states(&host, DISK_BACK);
