@@ -1,7 +1,7 @@
 //! Calls that only a hypervisor with the patches of `xen-patches/` knows. Source: the headers as those patches leave them.
 //!
 //! Their numbers are far away from upstream's, and a hypervisor without the patches refuses them: [`NOTIFY_SHUTDOWN`] by `ENOSYS` or `EOPNOTSUPP`,
-//! [`FOREIGN_COPY`] by `ENOSYS`. So they are found by trying. Debian's headers do not have them: the C names are no part of the header check.
+//! [`FOREIGN_COPY`] by `ENOSYS`. So they are found by trying. Debian's headers do not have them; the header check compares them with the patches.
 
 use crate::domctl::Call;
 use crate::ids::{DomId, Port};

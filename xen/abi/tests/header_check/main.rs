@@ -6,10 +6,11 @@
 //!
 //! The headers come from `libxen-dev` of Debian 12 (Xen 4.17) and Debian 13 (Xen 4.20). The releases between and after
 //! have no Debian package: their numbers are pinned by assertions beside the structures, and whoever has a clone of Xen's
-//! repository can compare all of them (`every_supported_release_agrees`).
+//! repository can compare all of them (`every_supported_release_agrees`). What only patched hypervisors know is compared with the patches themselves.
 
 #[path = "../support/debian.rs"]
 mod debian;
+mod patches;
 mod probe;
 mod registry;
 mod upstream;
@@ -49,7 +50,7 @@ fn check(abi: Abi, package: Package) {
 
 fn compare(abi: Abi, include: &Path, scratch: &Path) -> Result<usize, String> {
     std::fs::create_dir_all(scratch).map_err(|error| error.to_string())?;
-    let result = probe::compare(&registry::table(abi), include, scratch).and_then(|count| {
+    let result = probe::compare(&registry::table(abi), "", include, scratch).and_then(|count| {
         probe::compare_32_bit(&registry::table_32_bit(), include, scratch).map(|()| count)
     });
     let _ = std::fs::remove_dir_all(scratch);
@@ -72,6 +73,25 @@ fn debian_12_agrees_on_every_number() {
 #[test]
 fn debian_13_agrees_on_every_number() {
     check(Abi::V4_20, XEN_4_20);
+}
+
+/// Against Debian 13's headers and what our patches add to them.
+#[test]
+fn our_patches_agree_on_every_number() {
+    let scratch = scratch("patches");
+    std::fs::create_dir_all(&scratch).unwrap();
+    let declarations = patches::declarations().unwrap();
+    let table = registry::table_of_patches();
+    let compared = debian::unpacked(XEN_4_20, &cache()).and_then(|home| {
+        probe::compare(&table, &declarations, &home.join("usr/include"), &scratch)
+    });
+    let _ = std::fs::remove_dir_all(&scratch);
+    let numbers: usize = table
+        .structures
+        .iter()
+        .map(|structure| structure.fields.len() + 1)
+        .sum();
+    assert_eq!(compared, Ok(numbers + table.constants.len()));
 }
 
 /// All six releases, also those between Debian's, against the stable branches of a clone of Xen's repository.
@@ -106,6 +126,8 @@ fn no_structure_is_left_out_of_the_table() {
             .iter()
             .map(|structure| structure.name),
     );
+    let patches = registry::table_of_patches();
+    compared.extend(patches.structures.iter().map(|structure| structure.name));
     compared.extend(registry::NEWER_THAN_DEBIAN);
     let declared = declared_structures(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     assert!(
@@ -152,7 +174,7 @@ fn a_wrong_number_is_found_and_named() {
     std::fs::create_dir_all(&scratch).unwrap();
     let mut table = registry::table(Abi::V4_20);
     table.constants.push(("XENMEM_claim_pages", 25));
-    let complaint = probe::compare(&table, &include, &scratch).unwrap_err();
+    let complaint = probe::compare(&table, "", &include, &scratch).unwrap_err();
     let _ = std::fs::remove_dir_all(&scratch);
     assert!(
         complaint.contains("XENMEM_claim_pages is 24 in C, 25 here"),

@@ -38,11 +38,17 @@ const HEADERS: &[&str] = &[
     "xen/sys/privcmd.h",
 ];
 
-/// Compares the whole table; gives the count of numbers compared.
-pub fn compare(table: &Table, include: &Path, scratch: &Path) -> Result<usize, String> {
+/// Compares the whole table; gives the count of numbers compared. `declarations` is C that the headers do not have.
+pub fn compare(
+    table: &Table,
+    declarations: &str,
+    include: &Path,
+    scratch: &Path,
+) -> Result<usize, String> {
     let ours = numbers(table);
     let (source, program) = (scratch.join("probe.c"), scratch.join("probe"));
-    std::fs::write(&source, program_text(&ours)).map_err(|error| error.to_string())?;
+    std::fs::write(&source, program_text(declarations, &ours))
+        .map_err(|error| error.to_string())?;
     run(Command::new("gcc")
         .args(["-std=gnu11", "-w", "-I"])
         .arg(include)
@@ -107,7 +113,7 @@ fn structure_numbers(structure: &Structure) -> Vec<(String, u64)> {
     numbers
 }
 
-fn program_text(numbers: &[(String, u64)]) -> String {
+fn program_text(declarations: &str, numbers: &[(String, u64)]) -> String {
     let mut text = String::from(
         "#define __XEN_TOOLS__ 1\n#include <errno.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <stdio.h>\n\
          #include <string.h>\n#include <sys/ioctl.h>\n",
@@ -115,6 +121,7 @@ fn program_text(numbers: &[(String, u64)]) -> String {
     for header in HEADERS {
         let _ = writeln!(text, "#include <{header}>");
     }
+    text.push_str(declarations);
     text.push_str("int main(void)\n{\n");
     for (expression, _) in numbers {
         let _ = writeln!(

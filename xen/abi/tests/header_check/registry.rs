@@ -6,8 +6,8 @@ use xen_abi::io::{blkif, console, netif, ring, xenbus, xenstore};
 use xen_abi::layout::Layout;
 use xen_abi::version::Abi;
 use xen_abi::{
-    cpuid, domctl, elfnote, event, evtchn, gntalloc, gntdev, grant_table, hvm, hypercall, memory,
-    mmu, privcmd, pv, sched, sysctl, xen_version, xs_wire,
+    cpuid, domctl, elfnote, event, evtchn, extras, gntalloc, gntdev, grant_table, hvm, hypercall,
+    memory, mmu, privcmd, pv, sched, sysctl, xen_version, xs_wire,
 };
 
 /// A structure with its numbers.
@@ -91,6 +91,40 @@ pub fn table(abi: Abi) -> Table {
     Table {
         structures,
         constants: constants(abi),
+    }
+}
+
+/// What only a hypervisor with our patches knows.
+pub fn table_of_patches() -> Table {
+    Table {
+        structures: vec![
+            whole::<extras::ForeignCopy>(),
+            whole::<extras::NotifyShutdown>(),
+        ],
+        constants: vec![
+            ("XENMEM_foreign_copy", extras::FOREIGN_COPY),
+            (
+                "XENMEM_FOREIGN_COPY_to_domain",
+                extras::FOREIGN_COPY_TO_DOMAIN.into(),
+            ),
+            (
+                "XENMEM_FOREIGN_COPY_find_zero",
+                extras::FOREIGN_COPY_FIND_ZERO.into(),
+            ),
+            (
+                "XENMEM_FOREIGN_COPY_copied",
+                extras::FOREIGN_COPY_COPIED.unsigned_abs().into(),
+            ),
+            (
+                "XENMEM_FOREIGN_COPY_zero",
+                extras::FOREIGN_COPY_ZERO.unsigned_abs().into(),
+            ),
+            ("XEN_DOMCTL_notify_shutdown", extras::NOTIFY_SHUTDOWN.into()),
+            (
+                "XEN_DOMCTL_NOTIFY_SHUTDOWN_stop",
+                extras::NOTIFY_SHUTDOWN_STOP.into(),
+            ),
+        ],
     }
 }
 
