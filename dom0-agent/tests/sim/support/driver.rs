@@ -16,6 +16,9 @@ use uuid::Uuid;
 use xen_abi::ids::DomId;
 use xen_sim::{Crashed, SimHost};
 
+/// Why a dead driver does not answer.
+const DIED: &str = "it died";
+
 /// A driver process.
 pub struct Living {
     pub pid: u32,
@@ -47,16 +50,25 @@ impl Engine {
         if !real {
             return Ok(Self::Plain(Plain::new(process.clone(), domid)));
         }
-        let pool = Pool::open(process, domid).map_err(|error| error.to_string())?;
-        let driver = RealDriver::new(pool).map_err(|error| error.to_string())?;
+        let open = || {
+            let pool = Pool::open(process, domid).map_err(|error| error.to_string())?;
+            RealDriver::new(pool).map_err(|error| error.to_string())
+        };
+        let driver = unless_it_dies(open).unwrap_or_else(|| Err(DIED.to_owned()))?;
         Ok(Self::Real(Box::new(driver)))
     }
 
     pub fn obey(&mut self, body: OrderBody, fds: Vec<OwnedFd>) -> Result<Outcome, DriverFault> {
-        match self {
+        let obeyed = unless_it_dies(|| match self {
             Self::Plain(plain) => plain.obey(body, fds),
             Self::Real(driver) => driver.obey(Order { id: 0, body }, fds),
-        }
+        });
+        obeyed.unwrap_or_else(|| {
+            Err(DriverFault {
+                text: DIED.to_owned(),
+                retry: false,
+            })
+        })
     }
 
     /// A device stops by itself.
@@ -80,13 +92,17 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if let Self::Real(driver) = self {
             let body = OrderBody::Quiesce;
-            let end = || driver.obey(Order { id: 0, body }, Vec::new());
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(end))
-                && !payload.is::<Crashed>()
-            {
-                resume_unwind(payload);
-            }
+            let _ = unless_it_dies(|| driver.obey(Order { id: 0, body }, Vec::new()));
         }
+    }
+}
+
+/// What a driver's own code answers; `None` when a fault kills it there.
+fn unless_it_dies<T>(work: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => Some(done),
+        Err(payload) if payload.is::<Crashed>() => None,
+        Err(payload) => resume_unwind(payload),
     }
 }
 

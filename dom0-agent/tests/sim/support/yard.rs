@@ -110,6 +110,8 @@ impl Yard {
 
     pub fn spawn(&self, spec: DriverSpec, news: NewsSink) -> Result<u32, OrderError> {
         let process = self.world.host("driver");
+        // A driver that dies does nothing more: least of all may its threads answer the guest that Xen does not obey them.
+        self.world.crash_by_unwinding(&process);
         let engine = Engine::new(self.real_drivers, &process, spec.domid);
         let engine = match engine {
             Ok(engine) => engine,
@@ -208,11 +210,7 @@ impl Yard {
     /// `kill -9` from outside.
     pub fn kill_driver(&self, uuid: Uuid) {
         let dead = self.state().drivers.remove(&uuid);
-        let Some(living) = &dead else {
-            panic!("no driver to kill")
-        };
-        // Its threads must not answer the guest that Xen does not obey them any more.
-        self.world.crash_by_unwinding(&living.process);
+        assert!(dead.is_some(), "no driver to kill");
         self.bury(uuid, dead, true);
     }
 
