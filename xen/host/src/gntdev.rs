@@ -25,6 +25,9 @@ use xen_abi::layout::UserPtr;
 /// Segments copied by one call of the kernel, which works them off in groups of 16.
 pub const SEGMENTS_PER_CALL: usize = 256;
 
+/// Times in a row that a mapping may be interrupted before that is an error.
+const MAX_INTERRUPTIONS: u32 = 1000;
+
 /// An open grant device.
 #[derive(Debug)]
 pub struct GntDev {
@@ -54,6 +57,17 @@ impl GntDev {
         Arc::into_inner(self.fd)
     }
 
+    fn record(&self, grants: &[(DomId, GrantRef)]) -> std::result::Result<Recorded, Errno> {
+        let mut argument = encode_map(grants).ok_or(Errno::E2BIG)?;
+        // SAFETY: the driver reads a header and the entries it announces, and writes the header; all of it is in `argument`.
+        unsafe { ioctl::map(self.fd.as_raw_fd(), argument.as_mut_ptr()) }?;
+        Ok(Recorded {
+            fd: Arc::clone(&self.fd),
+            index: decode_map_index(&argument).ok_or(Errno::EIO)?,
+            count: u32::try_from(grants.len()).map_err(|_| Errno::E2BIG)?,
+        })
+    }
+
     fn map_recorded(
         &self,
         recorded: Recorded,
@@ -74,6 +88,20 @@ impl GntDev {
         // SAFETY: all pages are mapped (or mmap would have failed) and stay so until the keeper goes.
         Ok(unsafe { SharedRegion::with_access(base, len, writable, Box::new(keeper)) })
     }
+}
+
+/// Tries until nothing interrupts. Where dom0 is a PV domain, a process' first mapping takes every lock of its address space, which Linux gives up while anything
+/// waits for the thread, be it only a completion of `io_uring`.
+fn uninterrupted<T>(
+    mut act: impl FnMut() -> std::result::Result<T, Errno>,
+) -> std::result::Result<T, Errno> {
+    for _ in 0..MAX_INTERRUPTIONS {
+        match act() {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+    Err(Errno::EINTR)
 }
 
 impl AsFd for GntDev {
@@ -107,17 +135,12 @@ impl Drop for Recorded {
 
 impl Grants for GntDev {
     fn map(&self, domid: DomId, refs: &[GrantRef], writable: bool) -> Result<SharedRegion> {
-        let refused = |errno| Error::refused_for("map of grants", domid, errno);
         let grants: Vec<(DomId, GrantRef)> = refs.iter().map(|gref| (domid, *gref)).collect();
-        let mut argument = encode_map(&grants).ok_or_else(|| refused(Errno::E2BIG))?;
-        // SAFETY: the driver reads a header and the entries it announces, and writes the header; all of it is in `argument`.
-        unsafe { ioctl::map(self.fd.as_raw_fd(), argument.as_mut_ptr()) }.map_err(refused)?;
-        let recorded = Recorded {
-            fd: Arc::clone(&self.fd),
-            index: decode_map_index(&argument).ok_or_else(|| refused(Errno::EIO))?,
-            count: u32::try_from(refs.len()).map_err(|_| refused(Errno::E2BIG))?,
-        };
-        self.map_recorded(recorded, writable).map_err(refused)
+        uninterrupted(|| {
+            let recorded = self.record(&grants)?;
+            self.map_recorded(recorded, writable)
+        })
+        .map_err(|errno| Error::refused_for("map of grants", domid, errno))
     }
 
     fn copy(&self, local: &SharedRegion, segments: &mut [GrantCopy]) -> Result<()> {
@@ -180,6 +203,26 @@ mod ioctl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_interrupted_is_tried_again_and_not_for_ever() {
+        let after = |interruptions: u32, last: Errno| {
+            let mut tries = 0;
+            let done: std::result::Result<(), _> = uninterrupted(|| {
+                tries += 1;
+                Err(if tries <= interruptions {
+                    Errno::EINTR
+                } else {
+                    last
+                })
+            });
+            (tries, done)
+        };
+        assert_eq!(after(0, Errno::ENOMEM), (1, Err(Errno::ENOMEM)));
+        assert_eq!(after(5, Errno::ENOMEM), (6, Err(Errno::ENOMEM)));
+        let (tries, done) = after(u32::MAX, Errno::ENOMEM);
+        assert_eq!((tries, done), (MAX_INTERRUPTIONS, Err(Errno::EINTR)));
+    }
 
     fn segment(direction: Direction, offset: u16, local_offset: usize, len: u16) -> GrantCopy {
         let (domid, gref) = (DomId(3), GrantRef(0x0102_0304));
