@@ -1,8 +1,8 @@
 //! Guests made by Debian's own `xl`: the peer in every comparison, and the proof that the lab itself works.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::rig::Host;
+use crate::rig::{Host, deadline};
 
 /// Debian's own tool, by its full name: the product has an `xl` too.
 pub const XL: &str = "/usr/sbin/xl";
@@ -118,4 +118,24 @@ impl Guest {
         host.ok(&[XL, "destroy", &self.name])?;
         Ok(())
     }
+}
+
+/// `xl console`, stock's or ours: what is typed reaches the guest's shell, the answer comes back, and `^]` ends it. Stock's listens to terminals only, so
+/// `script` holds one between it and our pipe.
+///
+/// # Errors
+/// When the answer does not come, or the command ends with anything but 0.
+pub fn console_types_and_reads(host: &Host, xl: &str, guest: &str) -> Result<()> {
+    host.sh(&format!(
+        "rm -f /tmp/typed /tmp/said /tmp/left; mkfifo /tmp/typed; \
+         (exec 3<>/tmp/typed; script -q -e -c '{xl} console {guest}' /dev/null < /tmp/typed > /tmp/said 2>&1; echo $? > /tmp/left) > /dev/null 2>&1 & \
+         printf 'echo typed-$((40+2))\n' > /tmp/typed"
+    ))?;
+    let answered = host.wait_until("grep -aq typed-42 /tmp/said", deadline::SETTLE);
+    let said = host.sh("cat -v /tmp/said")?;
+    answered.with_context(|| format!("the console of {guest} said: {said}"))?;
+    host.sh("printf '\\035' > /tmp/typed")?;
+    host.wait_until("test -s /tmp/left", deadline::SETTLE)?;
+    host.sh("rm /tmp/typed /tmp/said; test $(cat /tmp/left) = 0; rm /tmp/left")
+        .map(drop)
 }

@@ -142,13 +142,20 @@ fn the_leak_check_sees_what_is_left_behind() -> Result<()> {
         let before = Inventory::of(host)?;
         host.sh(
             "ip link add left0 type bridge; xenstore-write /local/domain/77/name ghost; \
-             truncate -s 1M /tmp/l; losetup /dev/loop0 /tmp/l",
+             truncate -s 1M /tmp/l; losetup /dev/loop0 /tmp/l; mkdir /run/parapet; touch /run/parapet/left; \
+             bash -c 'exec -a unpack-kernel sleep 300' > /dev/null 2>&1 &",
         )?;
         let left = Inventory::of(host)?.beyond(&before).join("\n");
-        for kind in ["link left0", "store local/domain/77", "loop /dev/loop0"] {
+        for kind in [
+            "link left0",
+            "store local/domain/77",
+            "loop /dev/loop0",
+            "file /run/parapet/left",
+            " unpacks a kernel",
+        ] {
             assert!(left.contains(kind), "{kind} is not in {left:?}");
         }
-        host.sh("ip link del left0; xenstore-rm /local/domain/77; losetup -d /dev/loop0")?;
+        host.sh("ip link del left0; xenstore-rm /local/domain/77; losetup -d /dev/loop0; rm -r /run/parapet; pkill -f '[u]npack-kernel'")?;
         Ok(())
     })
 }

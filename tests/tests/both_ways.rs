@@ -1,6 +1,6 @@
 //! Both ways: stock tools work on our guests, our commands work on stock guests and print what stock prints.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use stack_tests::product::{self, XL};
 use stack_tests::rig::{Host, Shape, deadline, nested};
 use stack_tests::stock::{self, Guest, Kind};
@@ -25,7 +25,7 @@ fn stock_tools_see_reach_and_end_our_guests() -> Result<()> {
             product::create(host, guest, "")?;
             host.guest(&guest.name).wait_up()?;
             stock_sees(host, guest)?;
-            stock_console_types_and_reads(host, guest)?;
+            stock::console_types_and_reads(host, stock::XL, &guest.name)?;
         }
         let [first, second] = &guests;
         host.ok(&[stock::XL, "shutdown", "-w", &first.name])?;
@@ -66,25 +66,6 @@ fn stock_sees(host: &Host, guest: &Guest) -> Result<()> {
         "{long}"
     );
     Ok(())
-}
-
-/// Stock `xl console`: what is typed reaches the guest's shell, the answer comes back, and `^]` ends it. It listens to terminals only, so
-/// `script` holds one between it and our pipe.
-fn stock_console_types_and_reads(host: &Host, guest: &Guest) -> Result<()> {
-    host.sh(&format!(
-        "rm -f /tmp/typed /tmp/said /tmp/left; mkfifo /tmp/typed; \
-         (exec 3<>/tmp/typed; script -q -e -c '{} console {}' /dev/null < /tmp/typed > /tmp/said 2>&1; echo $? > /tmp/left) > /dev/null 2>&1 & \
-         printf 'echo stock-$((40+2))\n' > /tmp/typed",
-        stock::XL,
-        guest.name
-    ))?;
-    let answered = host.wait_until("grep -aq stock-42 /tmp/said", deadline::SETTLE);
-    let said = host.sh("cat -v /tmp/said")?;
-    answered.with_context(|| format!("the console of {} said: {said}", guest.name))?;
-    host.sh("printf '\\035' > /tmp/typed")?;
-    host.wait_until("test -s /tmp/left", deadline::SETTLE)?;
-    host.sh("rm /tmp/typed /tmp/said; test $(cat /tmp/left) = 0; rm /tmp/left")
-        .map(drop)
 }
 
 #[test]
