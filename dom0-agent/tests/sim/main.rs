@@ -32,6 +32,7 @@ mod hostile;
 mod input;
 mod migrate;
 mod recover;
+mod replaced;
 mod save;
 mod save_client;
 mod save_pv;
