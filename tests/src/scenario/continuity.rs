@@ -62,14 +62,11 @@ pub fn goes_on(host: &Host, guest: &Guest) -> Result<()> {
         "echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/xvda bs=64k count=8 2>/dev/null | cmp - /run/random && \
          dd if=/dev/urandom of=/run/random bs=64k count=8 2>/dev/null; dd if=/run/random of=/dev/xvda bs=64k conv=fsync 2>/dev/null",
     )?;
-    host.ok(&[
-        "ping",
-        "-c",
-        "1",
-        "-W",
-        "5",
-        &format!("10.77.0.{}", guest.address),
-    ])?;
+    // More than one: what arrives before the frontend is connected again is lost.
+    host.wait_until(
+        &format!("ping -c 1 -W 2 10.77.0.{} > /dev/null", guest.address),
+        deadline::SETTLE,
+    )?;
     Ok(())
 }
 
