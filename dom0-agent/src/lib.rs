@@ -14,6 +14,7 @@ pub mod format;
 pub mod image;
 pub mod layout;
 pub mod peer;
+pub mod ranges;
 pub mod restore;
 pub mod save;
 pub mod xenbus;

@@ -1,6 +1,7 @@
 //! A set of extents: ascending ranges that do not touch.
 
 use super::limits::BLOCK_BYTES;
+use crate::ranges::merged;
 use parapet_wire::dirty::EXTENT_BYTES;
 use std::ops::Range;
 
@@ -12,16 +13,7 @@ impl ExtentSet {
     /// The set of these ranges, which may come in any order and overlap.
     #[must_use]
     pub fn of(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
-        let mut ranges: Vec<_> = ranges.into_iter().filter(|it| it.start < it.end).collect();
-        ranges.sort_by_key(|range| range.start);
-        let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            match merged.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => merged.push(range),
-            }
-        }
-        Self(merged)
+        Self(merged(ranges))
     }
 
     /// Every extent of a disk of so many bytes.

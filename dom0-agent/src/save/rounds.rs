@@ -7,6 +7,7 @@
 //!
 //! A set says what may have to go; what is not there when its turn comes is left out.
 
+use crate::ranges::merged;
 use std::ops::Range;
 
 /// Pages of one word of a bitmap.
@@ -20,19 +21,7 @@ impl PageSet {
     /// The set of these ranges, which may come in any order.
     #[must_use]
     pub fn of(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
-        let mut ranges: Vec<_> = ranges
-            .into_iter()
-            .filter(|range| !range.is_empty())
-            .collect();
-        ranges.sort_by_key(|range| range.start);
-        let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            match merged.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => merged.push(range),
-            }
-        }
-        Self(merged)
+        Self(merged(ranges))
     }
 
     /// Those of `all` whose bit is set: one bit each, the first in the lowest bit of the first word.

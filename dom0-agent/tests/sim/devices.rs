@@ -250,9 +250,8 @@ fn a_stock_toolstack_destroys_a_guest_of_ours() {
 
 // ---- frontends that break rules ----
 
-#[test]
-fn a_device_that_the_driver_stopped_is_closed_and_nothing_else() {
-    let mut host = running("");
+/// The driver stops the guest's disk for what its frontend asked.
+fn stop_disk(host: &mut Host) {
     let fault = DeviceFault {
         kind: DeviceKind::Disk,
         devid: 51712,
@@ -260,6 +259,12 @@ fn a_device_that_the_driver_stopped_is_closed_and_nothing_else() {
     };
     host.yard.fault(host.uuid(GUEST), fault);
     host.settle();
+}
+
+#[test]
+fn a_device_that_the_driver_stopped_is_closed_and_nothing_else() {
+    let mut host = running("");
+    stop_disk(&mut host);
     assert_eq!(
         host.world.xs_read(&format!("{DISK_BACK}/state")).as_deref(),
         Some("6")
@@ -274,13 +279,7 @@ fn a_device_that_the_driver_stopped_is_closed_and_nothing_else() {
 #[test]
 fn a_device_that_works_again_has_no_error_any_more() {
     let mut host = running("");
-    let fault = DeviceFault {
-        kind: DeviceKind::Disk,
-        devid: 51712,
-        text: "request 7 has 300 segments".into(),
-    };
-    host.yard.fault(host.uuid(GUEST), fault);
-    host.settle();
+    stop_disk(&mut host);
     let error = format!("{DISK_BACK}/error");
     assert!(host.world.xs_read(&error).is_some());
     host.machine(GUEST)
