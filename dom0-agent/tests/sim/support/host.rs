@@ -116,6 +116,9 @@ pub fn small_kernel() -> Elf {
     .note(18, &word(LOAD + 0x20))
 }
 
+/// Longest pause between two turns of a daemon to which nothing is told.
+const TURN: Duration = Duration::from_millis(2);
+
 impl Host {
     pub fn new() -> Self {
         Self::with(Setup::default())
@@ -273,6 +276,22 @@ impl Host {
         }
         if let Err(error) = self.agent.reap_at(Instant::now() + self.late) {
             self.troubles.push(error.to_string());
+        }
+    }
+
+    /// The daemon acts until something has happened; false when `most` was not enough.
+    pub fn tend_until(&mut self, most: Duration, mut ready: impl FnMut(&mut Self) -> bool) -> bool {
+        let deadline = Instant::now() + most;
+        loop {
+            if ready(self) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            self.tend();
+            self.world
+                .wait_until(TURN, || !self.news.lock().unwrap().is_empty());
         }
     }
 
