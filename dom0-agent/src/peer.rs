@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -86,6 +86,58 @@ impl<'a> Outgoing<'a> {
         &self.file
     }
 
+    /// Whether it is a file on a file system, which takes what it is given or refuses.
+    #[must_use]
+    pub fn is_regular(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.is_file())
+    }
+
+    /// Whether bytes may be left out ([`Outgoing::skip`]): they read as zeroes at the end of a file, where nothing was before.
+    #[must_use]
+    pub fn may_skip(&self) -> bool {
+        let appends = || fcntl(&self.file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+        let at_its_end = || {
+            let file = self.file.metadata()?;
+            let stands = (&self.file).stream_position()?;
+            Ok::<_, io::Error>(file.is_file() && stands >= file.len())
+        };
+        at_its_end().unwrap_or(false)
+            && appends().is_ok_and(|flags| !flags.contains(OFlag::O_APPEND))
+    }
+
+    /// Writes `head`, and leaves `len` bytes out; something must be written behind them. Answers how many bytes that were.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn skip(&mut self, head: &[u8], len: usize) -> io::Result<usize> {
+        self.file.write_all(head)?;
+        let by = i64::try_from(len).map_err(io::Error::other)?;
+        self.file.seek(SeekFrom::Current(by))?;
+        self.count(head.len() + len)
+    }
+
+    /// Writes `head` and then `bytes`, once; answers how many bytes went.
+    ///
+    /// # Errors
+    /// As [`Outgoing::write_region`].
+    pub fn write_both(&mut self, head: &[u8], bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(head), IoSlice::new(bytes)])
+    }
+
+    /// Lets somebody else write to what is behind it, who answers how many bytes went.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn written_by(&mut self, write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        let written = write()?;
+        self.count(written)
+    }
+
+    fn count(&self, written: usize) -> io::Result<usize> {
+        self.sent.set(self.sent.get() + written as u64);
+        Ok(written)
+    }
+
     /// Writes `head` and then a part of mapped memory, once; answers how many bytes went.
     ///
     /// # Errors
@@ -113,10 +165,7 @@ impl<'a> Outgoing<'a> {
                     await_ready(self.file.as_fd(), PollFlags::POLLOUT, stall, self.wanted)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Ok(written) => {
-                    self.sent.set(self.sent.get() + written as u64);
-                    return Ok(written);
-                }
+                Ok(written) => return self.count(written),
                 Err(error) => return Err(error),
             }
         }

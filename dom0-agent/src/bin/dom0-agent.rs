@@ -5,10 +5,20 @@
 use clap::Parser;
 use dom0_agent::daemon::options::{Arguments, Options};
 use std::process::ExitCode;
+use xen_host::mover;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(dom0_agent::image::WORKER_ARGUMENT) {
-        return dom0_agent::image::worker_main();
+    let words = std::env::args_os().skip(1);
+    let words: Vec<String> = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    match words
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        Some((dom0_agent::image::WORKER_ARGUMENT, _)) => return dom0_agent::image::worker_main(),
+        Some((mover::MOVER_ARGUMENT, rest)) => return mover::mover_main(rest),
+        _ => {}
     }
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()

@@ -151,7 +151,7 @@ fn assemble(
         true => Xen::open()?,
         false => Xen::open()?.without_extras(),
     };
-    let xen = Arc::new(xen);
+    let xen = Arc::new(xen.with_mover(Path::new("/proc/self/exe")));
     let store = Arc::new(Client::connect()?);
     let version = xen_host::seam::HostControl::version(xen.as_ref()).to_string();
     for bridge in &options.bridges {

@@ -16,7 +16,7 @@ pub use error::DumpError;
 
 use crate::build::{Hypervisor, plan_pvh};
 use crate::save::p2m::P2m;
-use crate::save::{PageSet, limits::MAP_WINDOW_PAGES, pv};
+use crate::save::{PageSet, limits::BATCH_PAGES, pv};
 use elf::{Contents, Frames};
 use error::Step;
 use std::fs::File;
@@ -101,7 +101,7 @@ impl<'a> Source<'a> {
     /// Writes every page that is there, from where the file stands.
     fn write_pages(&self, file: &File) -> Result<Vec<Frames>, DumpError> {
         let mut written = Vec::new();
-        for batch in self.pages.batches(MAP_WINDOW_PAGES) {
+        for batch in self.pages.batches(BATCH_PAGES) {
             let mut there: Vec<Frames> = batch
                 .into_iter()
                 .filter_map(|pfn| {

@@ -49,6 +49,11 @@ impl Initrd {
         self.size
     }
 
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Fills `into` from `offset` on.
     ///
     /// # Errors

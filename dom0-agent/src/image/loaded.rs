@@ -46,6 +46,11 @@ impl LoadedKernel {
         &self.image.meta
     }
 
+    /// The file that its metadata counts in.
+    pub(crate) fn file(&self) -> &File {
+        &self.image.file
+    }
+
     /// Whether it was unpacked before.
     #[must_use]
     pub fn is_warm(&self) -> bool {

@@ -11,6 +11,9 @@ pub enum RestoreError {
     /// The stream ends early, is damaged, or is not one.
     #[error("the save file cannot be used: {0}{cause}", cause = because(.0))]
     Stream(#[source] StreamError),
+    /// The file or connection cannot be shared with whoever moves its contents.
+    #[error("the save file cannot be used: {0}")]
+    Source(#[source] std::io::Error),
     /// It holds something else than an image.
     #[error("the save file cannot be used: it holds no image of a domain where one must be")]
     NoImage,

@@ -1,12 +1,12 @@
-//! A domain's memory on its way in: populated where a page is seen for the first time, then read into the mapped guest.
+//! A domain's memory on its way in: populated where a page is seen for the first time, then filled from the stream (`window.rs`).
 //!
 //! Pages that follow each other are populated in extents as large as they fit, so that a guest comes back with 2 MiB pages. How
 //! much a guest may have is Xen's to enforce (`max_mem`); where, is judged here. Page tables of a PV guest name pages by number in the stream:
-//! they are read into private memory first, the pages they name are populated, and the tables get their frames.
+//! when they are in the domain, the pages they name are populated, and the tables get their frames.
 
-use super::copied::Copier;
 use super::error::{RestoreError, Step};
-use super::limits::{MAP_PAGES, PV_SLACK_PAGES};
+use super::limits::{PV_SLACK_PAGES, WINDOW_PAGES};
+use super::window::{self, Window};
 use crate::build::limits::{ORDER_2M, PAGE};
 use crate::build::newborn::Newborn;
 use crate::build::plan_pvh;
@@ -15,7 +15,6 @@ use crate::save::PageSet;
 use crate::save::p2m::{localise_table, pages_named};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsFd;
 use xen_abi::domain::DomainKind;
 use xen_abi::ids::PAGE_SIZE;
 use xen_stream::libxc::{PageEntry, PageKind};
@@ -31,12 +30,12 @@ pub(super) struct Memory<'a> {
     pv: bool,
     /// PV: level of each page that is a page table, and whether it is pinned.
     tables: BTreeMap<u64, (u8, bool)>,
-    /// Where Xen makes copies; found out at the first contents.
-    copier: Option<Option<Copier<'a>>>,
+    window: Box<dyn Window + 'a>,
 }
 
 impl<'a> Memory<'a> {
-    pub(super) fn new(newborn: &'a Newborn<'a>) -> Self {
+    /// Of a new domain, whose stream comes from this file or connection.
+    pub(super) fn new(newborn: &'a Newborn<'a>, from: &File) -> Result<Self, RestoreError> {
         let request = newborn.request;
         let pv = request.kind == DomainKind::Pv;
         let possible = if pv {
@@ -45,28 +44,27 @@ impl<'a> Memory<'a> {
         } else {
             PageSet::of(plan_pvh::possible_pages(request.max_memory_kib))
         };
-        Self {
+        Ok(Self {
             newborn,
             possible,
             frames: Vec::new(),
             pv,
             tables: BTreeMap::new(),
-            copier: None,
-        }
+            window: window::of(newborn, from)?,
+        })
     }
 
-    /// The frame of a page that is there.
-    pub(super) fn frame(&self, pfn: u64) -> Option<u64> {
-        let frame = self.frames.get(usize::try_from(pfn).ok()?).copied();
-        frame.filter(|frame| *frame != u64::MAX)
+    /// All of it came; nothing of the domain is mapped any more.
+    pub(super) fn close(self) -> Result<Filled, RestoreError> {
+        self.window.close()?;
+        Ok(Filled {
+            frames: self.frames,
+            tables: self.tables,
+        })
     }
 
-    /// Page tables that the guest had pinned: level and frame.
-    pub(super) fn pinned(&self) -> Vec<(u8, u64)> {
-        let pinned = self.tables.iter().filter(|(_, (_, pinned))| *pinned);
-        pinned
-            .filter_map(|(pfn, (level, _))| Some((*level, self.frame(*pfn)?)))
-            .collect()
+    fn frame(&self, pfn: u64) -> Option<u64> {
+        frame_of(&self.frames, pfn)
     }
 
     /// Takes one record of pages.
@@ -93,18 +91,11 @@ impl<'a> Memory<'a> {
             .filter(|entry| entry.kind.has_contents())
             .copied()
             .collect();
-        if self.copier.is_none() && !loaded.is_empty() {
-            self.copier = Some(Copier::of(self.newborn.host, self.newborn.domid)?);
+        for part in loaded.chunks(WINDOW_PAGES) {
+            let frames = self.frames_of(part);
+            self.window.read(&frames, &mut pages)?;
         }
-        for part in loaded.chunks(MAP_PAGES) {
-            let plain = part.iter().all(|entry| entry.kind == PageKind::Normal);
-            if plain {
-                self.read(part, &mut pages)?;
-            } else {
-                self.read_tables(part, &mut pages)?;
-            }
-        }
-        Ok(())
+        self.localise(&loaded)
     }
 
     fn judge(&self, entry: PageEntry) -> Result<(), RestoreError> {
@@ -157,50 +148,27 @@ impl<'a> Memory<'a> {
         entries.iter().map(frame).collect()
     }
 
-    fn copier(&self) -> Option<&Copier<'a>> {
-        self.copier.as_ref()?.as_ref()
-    }
-
-    fn map(&self, entries: &[PageEntry]) -> Result<xen_host::region::SharedRegion, RestoreError> {
-        let frames = self.frames_of(entries);
-        self.newborn
-            .host
-            .map_foreign(self.newborn.domid, &frames, true)
-            .step("mapping the guest's memory")
-    }
-
-    /// Reads the contents of the next pages of a record to where they belong.
-    fn read(&self, entries: &[PageEntry], pages: &mut Pages<'_, File>) -> Result<(), RestoreError> {
-        if let Some(copier) = self.copier() {
-            return copier.read(&self.frames_of(entries), pages);
-        }
-        let region = self.map(entries)?;
-        let bytes = entries.len() * PAGE_SIZE;
-        let mut done = 0;
-        pages.read_with(bytes as u64, |file, _| {
-            let got = region.read_in(file.as_fd(), done, bytes - done)?;
-            done += got;
-            Ok(got)
-        })?;
-        Ok(())
-    }
-
-    /// As [`Memory::read`], with page tables among the pages.
-    fn read_tables(
-        &mut self,
-        entries: &[PageEntry],
-        pages: &mut Pages<'_, File>,
-    ) -> Result<(), RestoreError> {
-        let mut bytes = vec![0; entries.len() * PAGE_SIZE];
-        pages.read(&mut bytes)?;
+    /// Page tables that have just come name pages by number: those get memory, and the tables their frames.
+    fn localise(&mut self, entries: &[PageEntry]) -> Result<(), RestoreError> {
         let level = |entry: &PageEntry| match entry.kind {
             PageKind::Table { level, .. } => Some(level),
             _ => None,
         };
+        let (tables, levels): (Vec<PageEntry>, Vec<u8>) = entries
+            .iter()
+            .filter_map(|entry| Some((*entry, level(entry)?)))
+            .unzip();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let (host, domid) = (self.newborn.host, self.newborn.domid);
+        let region = host
+            .map_foreign(domid, &self.frames_of(&tables), true)
+            .step("mapping the guest's page tables")?;
+        let mut bytes = region.read_vec(0, region.len());
         let mut named = Vec::new();
-        for (entry, page) in entries.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
-            let Some(level) = level(entry) else { continue };
-            for pfn in pages_named(level, page) {
+        for (level, page) in levels.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
+            for pfn in pages_named(*level, page) {
                 if !self.possible.contains(pfn) {
                     let why = "a page table names, and which is beyond the memory that the guest may have";
                     return Err(RestoreError::Page { pfn, why });
@@ -209,19 +177,42 @@ impl<'a> Memory<'a> {
             }
         }
         self.populate(named)?;
-        for (entry, page) in entries.iter().zip(bytes.chunks_exact_mut(PAGE_SIZE)) {
-            let Some(level) = level(entry) else { continue };
-            localise_table(level, page, |pfn| self.frame(pfn)).map_err(|pfn| {
+        for (level, page) in levels.iter().zip(bytes.chunks_exact_mut(PAGE_SIZE)) {
+            localise_table(*level, page, |pfn| self.frame(pfn)).map_err(|pfn| {
                 let why = "a page table names, and which is nowhere";
                 RestoreError::Page { pfn, why }
             })?;
         }
-        if let Some(copier) = self.copier() {
-            return copier.write(&self.frames_of(entries), &bytes);
-        }
-        self.map(entries)?.write(0, &bytes);
+        region.write(0, &bytes);
         Ok(())
     }
+}
+
+/// Memory that is there, all of it.
+#[derive(Debug)]
+pub(super) struct Filled {
+    frames: Vec<u64>,
+    tables: BTreeMap<u64, (u8, bool)>,
+}
+
+impl Filled {
+    /// The frame of a page that is there.
+    pub(super) fn frame(&self, pfn: u64) -> Option<u64> {
+        frame_of(&self.frames, pfn)
+    }
+
+    /// Page tables that the guest had pinned: level and frame.
+    pub(super) fn pinned(&self) -> Vec<(u8, u64)> {
+        let pinned = self.tables.iter().filter(|(_, (_, pinned))| *pinned);
+        pinned
+            .filter_map(|(pfn, (level, _))| Some((*level, self.frame(*pfn)?)))
+            .collect()
+    }
+}
+
+fn frame_of(frames: &[u64], pfn: u64) -> Option<u64> {
+    let frame = frames.get(usize::try_from(pfn).ok()?).copied();
+    frame.filter(|frame| *frame != u64::MAX)
 }
 
 /// Whether memory belongs to such a page.

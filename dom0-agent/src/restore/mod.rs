@@ -3,7 +3,7 @@
 //! ```text
 //!   stream ─▶ reader ─▶ Collected (pure: what is not memory, judged)
 //!                │ STATIC_DATA_END: the CPU policy is set
-//!                ├ pages: populated where they are new, then read straight into the mapped guest      memory.rs
+//!                ├ pages: populated where they are new, then filled                                    memory.rs, window.rs
 //!                │ END: clock, parameters or list of frames, ports, vcpus                              pvh.rs, pv.rs
 //!                └ END of the outer stream ─▶ Built          any error, a panic ─▶ destroydomain
 //! ```
@@ -16,9 +16,12 @@ pub mod error;
 pub mod limits;
 
 mod copied;
+mod mapped;
 mod memory;
+mod moved;
 mod pv;
 mod pvh;
+mod window;
 
 pub use error::RestoreError;
 
@@ -45,13 +48,14 @@ pub fn restore(
     file: File,
     made: &mut dyn FnMut(DomId),
 ) -> Result<Built, RestoreError> {
+    let from = file.try_clone().map_err(RestoreError::Source)?;
     let mut reader = Reader::new(file, Layer::Libxl, Mode::Plain);
     // A file that is no image at all is refused before there is a domain.
     begin(&mut reader, request.kind)?;
     let newborn = Newborn::create(host, request)?;
     let domid = newborn.domid;
     made(domid);
-    match fill(&newborn, &mut reader) {
+    match fill(&newborn, &mut reader, &from) {
         Ok(built) => {
             newborn.finish();
             Ok(built)
@@ -80,7 +84,11 @@ fn begin(reader: &mut Reader<File>, kind: DomainKind) -> Result<(), RestoreError
     }
 }
 
-fn fill(newborn: &Newborn<'_>, reader: &mut Reader<File>) -> Result<Built, RestoreError> {
+fn fill(
+    newborn: &Newborn<'_>,
+    reader: &mut Reader<File>,
+    from: &File,
+) -> Result<Built, RestoreError> {
     let ports = newborn.ports()?;
     let pv = newborn.request.kind == DomainKind::Pv;
     if pv {
@@ -88,7 +96,7 @@ fn fill(newborn: &Newborn<'_>, reader: &mut Reader<File>) -> Result<Built, Resto
     } else {
         pvh::prepare(newborn)?;
     }
-    let mut memory = Memory::new(newborn);
+    let mut memory = Memory::new(newborn, from)?;
     let mut collected = Collected::of(newborn.request.max_vcpus);
     loop {
         match reader.next()? {
@@ -103,6 +111,7 @@ fn fill(newborn: &Newborn<'_>, reader: &mut Reader<File>) -> Result<Built, Resto
             }
         }
     }
+    let memory = memory.close()?;
     if pv {
         pv::complete(newborn, &memory, &collected, ports)
     } else {

@@ -9,7 +9,7 @@
 
 use super::collect::Collected;
 use super::error::RestoreError;
-use super::memory::Memory;
+use super::memory::Filled;
 use super::step;
 use crate::build::newborn::Newborn;
 use crate::build::{Built, Channel};
@@ -42,14 +42,14 @@ pub(super) fn prepare(newborn: &Newborn<'_>) -> Result<(), RestoreError> {
 /// The parts of a guest that name frames, on their way in.
 struct Completion<'a> {
     newborn: &'a Newborn<'a>,
-    memory: &'a Memory<'a>,
+    memory: &'a Filled,
     collected: &'a Collected,
 }
 
 /// After memory: everything else.
 pub(super) fn complete(
     newborn: &Newborn<'_>,
-    memory: &Memory<'_>,
+    memory: &Filled,
     collected: &Collected,
     ports: (Port, Port),
 ) -> Result<Built, RestoreError> {

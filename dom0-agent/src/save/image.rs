@@ -40,8 +40,6 @@ pub struct Saver<'a> {
     /// What a PV guest says of its memory, once that was read.
     pv: Option<PvState>,
     all: PageSet,
-    /// No page was sent yet.
-    fresh: bool,
     /// Whether the image is still wanted.
     pub(super) waits: &'a dyn Fn() -> bool,
 }
@@ -84,7 +82,6 @@ impl<'a> Saver<'a> {
             writer,
             pv: None,
             all: PageSet::default(),
-            fresh: true,
             waits,
         };
         if pv {
@@ -138,7 +135,6 @@ impl<'a> Saver<'a> {
             host: self.host,
             domid: self.subject.domid,
             p2m: self.pv.as_ref().map(|state| &state.p2m),
-            fresh: std::mem::take(&mut self.fresh),
             waits: self.waits,
         };
         sender.send(&mut self.writer, pages)

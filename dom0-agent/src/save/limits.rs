@@ -11,8 +11,8 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Times it is tried to let a guest run on.
 pub const RESUME_ATTEMPTS: u32 = 3;
 
-/// Pages mapped at once (64 MiB); a record takes a part of them.
-pub const MAP_WINDOW_PAGES: usize = 16_384;
+/// Pages asked about at once (64 MiB); a record takes a part of them.
+pub const BATCH_PAGES: usize = 16_384;
 /// Most pages of a PV guest: 16 TiB, as grant entries of version 1 hold frames of 32 bits.
 pub const MAX_PV_PAGES: u64 = 1 << 32;
 /// How many times its memory a PV guest's list of frames may be long: holes and pages that were given back count in it.
@@ -31,7 +31,9 @@ pub const STALE_ROUNDS: u32 = 3;
 pub const PROGRESS_PERCENT: u32 = 90;
 /// So few pages are sent at once whatever the rate, and tell nothing about it.
 pub const FEW_PAGES: u64 = 64;
+/// Pages of zeroes in a row that are worth leaving out of a file: what comes before and behind them goes by itself then.
+pub const SKIP_PAGES: usize = 8;
 /// Pages of one record.
 pub const RECORD_PAGES: usize = xen_stream::limits::BATCH_PAGES;
 
-const _: () = assert!(MAP_WINDOW_PAGES.is_multiple_of(RECORD_PAGES));
+const _: () = assert!(BATCH_PAGES.is_multiple_of(RECORD_PAGES));

@@ -4,14 +4,14 @@
 //!   suspend (asked, acknowledged, shut down)
 //!        │
 //!   Saver::begin ─▶ round(set of pages) ... ─▶ Saver::finish        image.rs
-//!   headers,          pages.rs: windows ─▶ types ─▶ one mapping ─▶ PAGE_DATA     pvh.rs, pv.rs: what is not memory
-//!   CPU policy        rounds.rs: which pages go next      copied.rs: no mapping, where Xen copies
+//!   headers,          pages.rs: batches ─▶ types ─▶ window ─▶ PAGE_DATA        pvh.rs, pv.rs: what is not memory
+//!   CPU policy        rounds.rs: which pages go next      window.rs: copied, moved or mapped
 //! ```
 //!
 //! A guest that is moved live runs until most of its memory is on the other side: `live.rs` does the rounds, `precopy.rs` says when they are over.
 //!
 //! Nothing here decides what becomes of the guest: see [`crate::agent::save`]. A saver only reads the domain, and whoever drops
-//! one half-way has changed nothing. Contents of a PVH guest's pages go from the mapped guest to the file by `writev`.
+//! one half-way has changed nothing. Contents of pages go straight from the guest to the file or connection.
 
 pub mod error;
 pub mod image;
@@ -24,9 +24,12 @@ pub mod rounds;
 pub mod suspend;
 
 mod copied;
+mod mapped;
+mod moved;
 mod pages;
 pub(crate) mod pv;
 mod pvh;
+mod window;
 
 pub use error::SaveError;
 pub use image::{Saver, Subject};

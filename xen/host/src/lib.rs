@@ -21,6 +21,7 @@ pub mod fdpass;
 pub mod frames;
 pub mod localtime;
 pub mod memfd;
+pub mod mover;
 pub mod pidfd;
 pub mod process;
 pub mod pty;

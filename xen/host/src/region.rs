@@ -255,6 +255,46 @@ impl SharedRegion {
         usize::try_from(read).map_err(|_| std::io::Error::last_os_error())
     }
 
+    /// As [`SharedRegion::read_in`], from `at` on in a file; where the file stands does not matter and does not change.
+    ///
+    /// # Errors
+    /// The kernel's.
+    ///
+    /// # Panics
+    /// As [`SharedRegion::read_in`].
+    pub fn read_in_at(
+        &self,
+        from: BorrowedFd<'_>,
+        at: u64,
+        offset: usize,
+        len: usize,
+    ) -> std::io::Result<usize> {
+        let into = self.at_mut(offset, len);
+        let at = i64::try_from(at).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: `into` is writable for `len` bytes (checked by `at_mut`), and no reference to them exists.
+        let read = unsafe { libc::pread(from.as_raw_fd(), into.cast(), len, at) };
+        usize::try_from(read).map_err(|_| std::io::Error::last_os_error())
+    }
+
+    /// Whether these bytes are all zero, as far as one look tells. Both ends must be multiples of 64.
+    ///
+    /// # Panics
+    /// When the range is outside of the region, or not aligned.
+    #[must_use]
+    pub fn is_zero(&self, offset: usize, len: usize) -> bool {
+        /// Read at once, so that the first word that is not zero ends the look early.
+        type Line = [u64; 8];
+        let aligned =
+            offset.is_multiple_of(size_of::<Line>()) && len.is_multiple_of(size_of::<Line>());
+        assert!(aligned, "{offset}+{len} is not aligned");
+        let from = self.at(offset, len).cast::<Line>();
+        (0..len / size_of::<Line>()).all(|index| {
+            // SAFETY: in bounds, and aligned since mappings start on a page; a volatile read bears foreign writers.
+            let line = unsafe { from.add(index).read_volatile() };
+            line.iter().fold(0, |all, word| all | word) == 0
+        })
+    }
+
     /// Fills with one byte.
     ///
     /// # Panics

@@ -190,6 +190,9 @@ pub trait MemoryControl: Debug + Send + Sync {
     fn pin_l4(&self, domid: DomId, mfn: u64) -> Result<()>;
     /// Maps frames of a domain (mfns for PV, gfns for PVH and HVM), in this order, as one region. All or nothing.
     fn map_foreign(&self, domid: DomId, frames: &[u64], writable: bool) -> Result<SharedRegion>;
+    /// Somebody who moves many pages between the domain and this regular file, for less than mapping them here costs. `None` where there is nobody:
+    /// whoever asks then maps them.
+    fn mover(&self, domid: DomId, access: Access, file: BorrowedFd<'_>) -> Option<Box<dyn Mover>>;
     /// Maps the first `frames` frames of the domain's shared grant table.
     fn map_grant_table(&self, domid: DomId, frames: u32) -> Result<SharedRegion>;
 }
@@ -268,4 +271,5 @@ pub trait Devices: Debug + Send + Sync {
 }
 
 pub use crate::extras::{Copied, Extras, Offer};
+pub use crate::mover::{Access, Look, Mover};
 pub use crate::xenstore::store::{Store, StoreExt};

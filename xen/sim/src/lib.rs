@@ -29,6 +29,7 @@ mod events;
 mod hypervisor;
 mod inspect;
 mod machine;
+mod mover;
 mod state;
 
 pub use fault::{Fault, FaultKind, Filter, exhaust};

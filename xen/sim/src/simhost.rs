@@ -6,8 +6,10 @@
 use crate::descriptors::{SimEvents, SimGrants};
 use crate::grants::MapKind;
 use crate::hypervisor::Outcome;
+use crate::mover::SimMover;
 use crate::state::{ProcessId, Shared, State};
 use crate::store::SimStore;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, MemoryRange, ShutdownReason, Trigger, TscMode, VcpuInfo,
@@ -22,8 +24,8 @@ use xen_host::eventfd::EventFd;
 use xen_host::extras::Found;
 use xen_host::region::SharedRegion;
 use xen_host::seam::{
-    Copied, CpuPolicy, Devices, DomainControl, Events, Extras, Grants, HostControl, MemoryControl,
-    Offer, Result, VcpuPart,
+    Access, Copied, CpuPolicy, Devices, DomainControl, Events, Extras, Grants, HostControl,
+    MemoryControl, Mover, Offer, Result, VcpuPart,
 };
 use xen_host::xenstore::error::StoreError;
 use xen_host::xenstore::store::{Store, StoreOp, StoreReply, TxId};
@@ -427,6 +429,18 @@ impl MemoryControl for SimHost {
             ))
         })?;
         region(&self.shared, map, &mfns, writable)
+    }
+
+    fn mover(&self, domid: DomId, access: Access, file: BorrowedFd<'_>) -> Option<Box<dyn Mover>> {
+        // One that cannot be started is one that is not there.
+        self.on("mover", domid, |_| Ok(())).ok()?;
+        Some(Box::new(SimMover {
+            host: self.clone(),
+            domid,
+            access,
+            file: file.try_clone_to_owned().ok()?,
+            window: None,
+        }))
     }
 
     fn map_grant_table(&self, domid: DomId, frames: u32) -> Result<SharedRegion> {

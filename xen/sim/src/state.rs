@@ -91,6 +91,8 @@ pub(crate) struct State {
     pub(crate) debug_keys: String,
     /// Whether this hypervisor has the patches of `xen-patches/`.
     pub(crate) patched: bool,
+    /// Memory that a domain is given holds what somebody left there.
+    pub(crate) stale: bool,
 }
 
 impl State {
@@ -123,6 +125,7 @@ impl State {
             console: Vec::new(),
             debug_keys: String::new(),
             patched: false,
+            stale: false,
         }
     }
 

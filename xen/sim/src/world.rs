@@ -136,6 +136,11 @@ impl State {
 }
 
 impl World {
+    /// From now on memory that a domain is given holds what somebody left there: Xen promises nothing else.
+    pub fn leave_memory_stale(&self) {
+        self.shared.change(|state| state.stale = true);
+    }
+
     /// A world of Xen 4.20 with 1 GiB for guests; everything by chance in it comes from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {

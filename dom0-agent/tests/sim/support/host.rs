@@ -290,7 +290,9 @@ impl Host {
                 return false;
             }
             self.tend();
-            self.world
+            // Told or not, the next turn looks.
+            let _ = self
+                .world
                 .wait_until(TURN, || !self.news.lock().unwrap().is_empty());
         }
     }

@@ -28,7 +28,7 @@ const PAGED_OUT_ATTEMPTS: usize = 10_000;
 
 impl Xen {
     /// Maps frames of a domain, all or nothing.
-    pub(super) fn map_frames(
+    pub(crate) fn map_frames(
         &self,
         domid: DomId,
         frames: &[u64],

@@ -2,9 +2,11 @@
 
 use super::Xen;
 use crate::error::Error;
+use crate::mover::Process;
 use crate::region::SharedRegion;
-use crate::seam::{MemoryControl, Result};
+use crate::seam::{Access, MemoryControl, Mover, Result};
 use nix::errno::Errno;
+use std::os::fd::BorrowedFd;
 use xen_abi::domain::MemoryRange;
 use xen_abi::domctl::{self, PAGE_TYPES_PER_CALL};
 use xen_abi::hypercall;
@@ -156,6 +158,17 @@ impl MemoryControl for Xen {
 
     fn pin_l4(&self, domid: DomId, mfn: u64) -> Result<()> {
         self.pin_part(domid, &[(4, mfn)])
+    }
+
+    fn mover(&self, domid: DomId, access: Access, file: BorrowedFd<'_>) -> Option<Box<dyn Mover>> {
+        let program = self.mover.as_deref()?;
+        match Process::start(program, domid, access, file) {
+            Ok(process) => Some(Box::new(process)),
+            Err(error) => {
+                tracing::warn!(%domid, %error, "no mover of pages; they are mapped here");
+                None
+            }
+        }
     }
 
     fn map_foreign(&self, domid: DomId, frames: &[u64], writable: bool) -> Result<SharedRegion> {

@@ -30,6 +30,7 @@ use crate::error::Error;
 use buffers::{Buffer, BufferPool};
 use nix::errno::Errno;
 use privcmd::Privcmd;
+use std::path::{Path, PathBuf};
 use xen_abi::ids::DomId;
 use xen_abi::version::{Abi, XenVersion};
 use xen_abi::{domctl, hypercall, sysctl, xen_version};
@@ -43,6 +44,7 @@ pub struct Xen {
     version: XenVersion,
     abi: Abi,
     extras: extras::Known,
+    mover: Option<PathBuf>,
 }
 
 impl Xen {
@@ -65,7 +67,15 @@ impl Xen {
             version,
             abi,
             extras: extras::Known::default(),
+            mover: None,
         })
+    }
+
+    /// The same with `program` as its mover of pages, see [`crate::mover`].
+    #[must_use]
+    pub fn with_mover(mut self, program: &Path) -> Self {
+        self.mover = Some(program.to_owned());
+        self
     }
 
     /// The interface spoken.

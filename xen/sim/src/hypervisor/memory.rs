@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::limits::{DOM0_PAGES, MAX_MEMORY_MAP, MAX_ORDER};
+use crate::machine::byte_of;
 use crate::state::State;
 use nix::errno::Errno;
 use xen_abi::domain::MemoryRange;
@@ -147,6 +148,11 @@ impl State {
             }
         }
         let mfn = self.frames.alloc(order)?;
+        if self.stale {
+            let bytes = usize::try_from(size).unwrap_or(0) * PAGE_SIZE;
+            let left_there = 0x5a;
+            self.memory.whole().fill(byte_of(mfn, 0), bytes, left_there);
+        }
         let domain = self.domains.get_mut(&domid)?;
         domain.claim = domain.claim.saturating_sub(size);
         domain.add_extent(gfn, mfn, size);

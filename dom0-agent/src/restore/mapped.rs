@@ -1,0 +1,37 @@
+//! Contents on their way into a mapping of ours.
+
+use super::error::{RestoreError, Step};
+use super::window::Window;
+use crate::build::Hypervisor;
+use std::fs::File;
+use std::os::fd::AsFd;
+use xen_abi::ids::{DomId, PAGE_SIZE};
+use xen_stream::reader::Pages;
+
+/// Maps some pages, and unmaps them for the next.
+#[derive(Debug)]
+pub(super) struct Mapped<'a> {
+    pub(super) host: &'a dyn Hypervisor,
+    pub(super) domid: DomId,
+}
+
+impl Window for Mapped<'_> {
+    fn read(&mut self, frames: &[u64], pages: &mut Pages<'_, File>) -> Result<(), RestoreError> {
+        let region = self
+            .host
+            .map_foreign(self.domid, frames, true)
+            .step("mapping the guest's memory")?;
+        let bytes = frames.len() * PAGE_SIZE;
+        let mut done = 0;
+        pages.read_with(bytes as u64, |file, _| {
+            let got = region.read_in(file.as_fd(), done, bytes - done)?;
+            done += got;
+            Ok(got)
+        })?;
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
