@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use stack_tests::product::{self, XL};
 use stack_tests::rig::{Host, Shape, deadline, nested};
 use stack_tests::scenario::continuity::{Client, begin, goes_on};
+use stack_tests::scenario::soak;
 use stack_tests::stock::{self, Guest, Kind};
 
 fn with_parapet(test: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
@@ -98,5 +99,18 @@ fn an_agent_that_is_killed_while_it_moves_a_guest_costs_nobody_anything() -> Res
         goes_on(host, &guest)?;
         ensure!(host.guest(&guest.name).domid()? == before, "another domain");
         product::destroy(host, &guest)
+    })
+}
+
+/// Draws one move of each kind: cut in the last answer, with the agent killed, cut in the memory, whole, and cut in an answer before.
+const SEED: u64 = 2784;
+
+#[test]
+fn after_every_move_that_is_cut_one_copy_runs_with_its_data() -> Result<()> {
+    with_parapet(|host| {
+        let tally = soak::moves(host, 5, SEED)?;
+        println!("{tally}");
+        ensure!(tally.moved >= 2 && tally.stayed >= 2, "{tally}");
+        Ok(())
     })
 }

@@ -12,6 +12,7 @@ mod dist;
 mod image;
 mod lab;
 mod manuals;
+mod soak;
 mod test;
 mod xen;
 
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Arguments),
     /// Time our commands and Debian's side by side
     Bench(bench::Arguments),
+    /// Move a guest hundreds of times, with cuts
+    Soak(soak::Arguments),
     /// Build release binaries, units and default configuration into target/dist
     Dist(dist::Arguments),
     /// Check that the Debian packages the lab needs are there, and install what is missing
@@ -60,6 +63,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Deps(arguments) => deps::run(&arguments),
         Task::Image(arguments) => image::run(&arguments),

@@ -134,6 +134,14 @@ pub enum MoveError {
     /// There is nothing to settle.
     #[error("{0} was not given to another host")]
     NotAway(String),
+    /// It arrived, on this very host.
+    #[error("{name} cannot go on here: {arrived} has arrived on this host, and is the guest now")]
+    ArrivedHere {
+        /// What is left of it.
+        name: String,
+        /// The guest.
+        arrived: String,
+    },
 }
 
 /// Where a guest runs, by the word of somebody who knows.
@@ -223,6 +231,11 @@ impl Agent {
             return Err(MoveError::NotAway(guest.record.config.name.clone()).into());
         }
         match whereabouts {
+            Whereabouts::Here if self.lives_on(&guest.record)? => {
+                let name = guest.record.config.name.clone();
+                let arrived = name.strip_suffix(AWAY_SUFFIX).unwrap_or(&name).to_owned();
+                Err(MoveError::ArrivedHere { name, arrived }.into())
+            }
             Whereabouts::Here => self.take_back(guest),
             Whereabouts::There => self.give_up(guest),
         }

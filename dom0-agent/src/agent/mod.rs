@@ -239,10 +239,16 @@ impl Agent {
             .filter_map(|shared| {
                 let guest = lock(shared);
                 let record = &guest.record;
-                let superseded =
-                    record.away.is_some() && self.has_namesake(record.key, record.config.uuid);
-                let expected = record.arrival == Some(Arrival::Expected);
-                (!superseded && !expected).then(|| guest.public())
+                if record.arrival == Some(Arrival::Expected) {
+                    return None;
+                }
+                let mut public = guest.public();
+                // Moved to the host it is on: the one that arrived is the guest, and what is left of it is called by what it has got.
+                if let Some(away) = record.away.filter(|_| self.has_namesake(record)) {
+                    public.uuid = handle(away);
+                    public.protection = wire::Protection::None;
+                }
+                Some(public)
             })
             .collect()
     }
@@ -291,12 +297,12 @@ impl Agent {
         table.get(&key).map(|entry| Arc::clone(&entry.guest))
     }
 
-    /// Whether the table has another guest of this uuid.
-    fn has_namesake(&self, key: Uuid, uuid: Uuid) -> bool {
+    /// Whether the table has another guest of this one's uuid.
+    fn has_namesake(&self, record: &Record) -> bool {
         let table = self.table();
         table
             .iter()
-            .any(|(other, entry)| *other != key && entry.uuid == uuid)
+            .any(|(other, entry)| *other != record.key && entry.uuid == record.config.uuid)
     }
 
     fn every_guest(&self) -> Vec<SharedGuest> {

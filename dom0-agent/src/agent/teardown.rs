@@ -3,7 +3,7 @@
 
 use super::error::AgentError;
 use super::guest::{DeviceBody, Guest};
-use super::record::{Arrival, Stage};
+use super::record::{Arrival, Record, Stage};
 use super::{Agent, handle, lock};
 use crate::device::userdata;
 use crate::layout::device::{CONSOLE_BACKEND, DISK_BACKEND, NET_BACKEND};
@@ -13,6 +13,7 @@ use parapet_wire::agent as wire;
 use std::path::PathBuf;
 use std::sync::MutexGuard;
 use uuid::Uuid;
+use xen_abi::domain::DomainInfo;
 use xen_abi::ids::DomId;
 use xen_host::xenstore::store::StoreExt;
 
@@ -61,7 +62,7 @@ impl Agent {
         guest.gone = true;
         self.forget(key);
         // A guest that was moved from this host to this host is not gone, nor was it ever here if it did not arrive.
-        if guest.record.arrival != Some(Arrival::Expected) && !self.has_namesake(key, uuid) {
+        if guest.record.arrival != Some(Arrival::Expected) && !self.has_namesake(&guest.record) {
             self.tell(wire::Event::Gone { uuid: handle(uuid) });
         }
         Ok(())
@@ -159,17 +160,26 @@ impl Agent {
         }
     }
 
+    /// Whether another domain of this host is the guest: one that it was moved to, by this toolstack or another.
+    pub(super) fn lives_on(&self, record: &Record) -> Result<bool, AgentError> {
+        if self.has_namesake(record) {
+            return Ok(true);
+        }
+        if record.away.is_none() {
+            return Ok(false);
+        }
+        let wanted = handle(record.config.uuid);
+        let all = self.seams.xen.domain_list(DomId(1))?;
+        // Its own may still be called so: its agent died before it gave that away.
+        let other = |info: &DomainInfo| Some(info.domid) != record.domid && info.handle == wanted;
+        Ok(all.iter().any(other))
+    }
+
     /// Removes what `tree` removes, and what goes by the guest's uuid. Of a guest that was moved from this host to this host, the copy that arrived has that.
     fn remove_names(&self, guest: &Guest, mut tree: Tree) -> Result<(), AgentError> {
         let record = &guest.record;
         let domid = tree.guest();
-        let mut lives_on = self.has_namesake(record.key, record.config.uuid);
-        if record.away.is_some() {
-            // The copy may be another toolstack's.
-            let wanted = handle(record.config.uuid);
-            let all = self.seams.xen.domain_list(DomId(1))?;
-            lives_on |= all.iter().any(|info| info.handle == wanted);
-        }
+        let lives_on = self.lives_on(record)?;
         let mut names = vec![record.key, record.identity(), record.config.uuid];
         names.sort_unstable();
         names.dedup();

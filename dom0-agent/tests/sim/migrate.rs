@@ -13,6 +13,7 @@ use dom0_agent::agent::record::Stage;
 use dom0_agent::config::domain::DomainConfig;
 use dom0_agent::save::Patience;
 use dom0_agent::save::precopy::Why;
+use parapet_wire::agent::GuestState;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use xen_abi::ids::DomId;
@@ -175,6 +176,40 @@ fn a_guest_is_moved_to_the_host_it_is_on() {
         assert!(!host.events().contains(&gone));
         assert_runs(&mut host, domid);
     }
+}
+
+#[test]
+fn a_copy_that_nobody_knows_of_beside_the_guest_is_named_and_never_runs() {
+    let mut host = pair_of("pvh").here;
+    let (uuid, config) = (host.agent.guests()[0].uuid, config(&host, "pvh"));
+    let ear = Ear::with(&|_| {});
+    // In the last word: it runs, on this very host, and the sender has not heard so.
+    let cut = Cut {
+        back: 60,
+        ..Cut::NEVER
+    };
+    let (agent, options) = (&host.agent, options());
+    let went = travel(agent, agent, GUEST, config, &options, cut, &ear);
+    assert!(went.left.unwrap().is_err());
+    let domid = guest_of(&host).unwrap();
+    assert_ne!(domid, GUEST);
+    host.settle();
+    let guests = host.agent.guests();
+    let named = |name: &str| guests.iter().find(|guest| guest.name == name).unwrap();
+    let (left, arrived) = (named("web1--migratedaway"), named("web1"));
+    assert_eq!((left.domid, left.state), (Some(GUEST), GuestState::Leaving));
+    assert_eq!((arrived.domid, arrived.uuid), (Some(domid), uuid));
+    assert_ne!(left.uuid, uuid);
+    let twice = host
+        .agent
+        .settle_move(GUEST, Whereabouts::Here)
+        .unwrap_err();
+    assert!(
+        twice.to_string().contains("web1 has arrived on this host"),
+        "{twice}"
+    );
+    host.agent.settle_move(GUEST, Whereabouts::There).unwrap();
+    assert_runs(&mut host, domid);
 }
 
 #[test]

@@ -4,3 +4,4 @@ pub mod continuity;
 pub mod debian;
 pub mod harm;
 pub mod main_job;
+pub mod soak;

@@ -332,6 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn another_takes_over_before_one_has_mapped_too_much() {
+        let memory = FrameFile::new("memory", 4).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        let Threaded { running, thread } = threaded(memory, &file);
+        let mut mover = Process {
+            // The next one, which ends at once.
+            program: PathBuf::from("false"),
+            mapped: MAX_PAGES - 1,
+            ..mover(running)
+        };
+        assert_eq!(mover.open(&[1], Look::Away).unwrap(), []);
+        assert_eq!(mover.mapped, MAX_PAGES);
+        assert!(mover.open(&[1], Look::Away).is_err());
+        thread.join().unwrap().unwrap();
+        assert_eq!(mover.mapped, 1, "the first was hung up on and reaped");
+    }
+
+    #[test]
     fn a_mover_that_dies_is_an_error_of_every_order() {
         let file = File::open("/dev/null").unwrap();
         let program = Path::new("false");
