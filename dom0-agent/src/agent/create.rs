@@ -138,6 +138,9 @@ impl Agent {
     ) -> Result<(), AgentError> {
         self.save(guest)?;
         self.make_room(&guest.record.config)?;
+        if guest.record.starts > 1 {
+            self.sacrifice_kept(&guest.record.config)?;
+        }
         let built = make(&guest.record.config)?;
         self.note_domain(guest, &built)?;
         self.furnish(guest, &built)
@@ -195,7 +198,18 @@ impl Agent {
     /// Name and uuid must be free, among our guests and among everybody's domains.
     fn check_identity(&self, config: &DomainConfig) -> Result<(), AgentError> {
         let all = self.every_guest();
-        for guest in all.iter().map(|guest| lock(guest).public()) {
+        for shared in &all {
+            let guest = lock(shared);
+            // A name that its stopped domain is about to get is taken too.
+            if let (Some(aside), domid) = (&guest.record.aside, guest.record.domid)
+                && aside.name == config.name
+            {
+                return Err(AgentError::NameInUse {
+                    name: aside.name.clone(),
+                    domid: domid.unwrap_or(DomId::INVALID),
+                });
+            }
+            let guest = guest.public();
             if guest.uuid == handle(config.uuid) {
                 return Err(AgentError::UuidInUse {
                     uuid: config.uuid.to_string(),

@@ -47,6 +47,16 @@ pub enum AgentError {
         /// What was asked.
         what: &'static str,
     },
+    /// What is left of a guest that stopped.
+    #[error(
+        "domain {domid} stopped and is kept as it is (rename-restart): no {what}; it can be looked at with `xl dump-core`, and destroyed"
+    )]
+    Kept {
+        /// Which.
+        domid: DomId,
+        /// What was asked.
+        what: &'static str,
+    },
     /// Dom0 was named where only a guest makes sense.
     #[error("domain 0 is the control domain; {0} is refused")]
     ControlDomain(&'static str),
@@ -167,9 +177,10 @@ impl AgentError {
             Self::Move(MoveError::Unknown { .. }) => FailureKind::Undefined,
             Self::NoDomain(_) | Self::NoGuest(_) => FailureKind::NoDomain,
             Self::NotYet { .. } => FailureKind::NotImplemented,
-            Self::Invalid(_) | Self::ControlDomain(_) | Self::Foreign { .. } => {
-                FailureKind::Invalid
-            }
+            Self::Invalid(_)
+            | Self::ControlDomain(_)
+            | Self::Foreign { .. }
+            | Self::Kept { .. } => FailureKind::Invalid,
             Self::GuestTimedOut { .. } => FailureKind::GuestTimedOut,
             Self::Save(SaveError::Suspend(
                 SuspendError::NotAcknowledged(_) | SuspendError::StillRunning(_),

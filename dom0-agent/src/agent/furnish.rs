@@ -415,7 +415,7 @@ fn driver(domid: DomId, error: &OrderError) -> AgentError {
 }
 
 /// Now, as libxl writes it: seconds and hundredths.
-fn start_time() -> String {
+pub(super) fn start_time() -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

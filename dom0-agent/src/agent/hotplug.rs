@@ -32,10 +32,20 @@ impl Agent {
             return Ok(guest);
         }
         self.must_be_no_shell(domid)?;
-        match self.seams().xen.domain_info(domid)? {
-            Some(_) => Err(AgentError::Foreign { domid, what }),
-            None => Err(AgentError::NoDomain(domid)),
-        }
+        Err(self.none_of_ours(domid, what)?)
+    }
+
+    /// Why nothing like this can be done to a domain that no guest of ours has.
+    pub(super) fn none_of_ours(
+        &self,
+        domid: DomId,
+        what: &'static str,
+    ) -> Result<AgentError, AgentError> {
+        Ok(match self.seams().xen.domain_info(domid)? {
+            Some(_) if self.is_kept(domid) => AgentError::Kept { domid, what },
+            Some(_) => AgentError::Foreign { domid, what },
+            None => AgentError::NoDomain(domid),
+        })
     }
 
     /// Adds a disk to a running guest.

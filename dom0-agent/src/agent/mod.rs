@@ -23,6 +23,7 @@
 //! | `chatter.rs` | how much one guest can make us log |
 //! | `patience.rs` | how long a driver's "not yet" is waited out |
 //! | `reap.rs` | domains that shut down or went away |
+//! | `kept.rs` | domains that stopped and are kept under another name |
 //! | `recover.rs` | what an earlier agent left |
 //! | `shells.rs` | domains built in advance, which guests take over |
 
@@ -36,6 +37,7 @@ pub mod furnish;
 pub mod guest;
 pub mod heartbeats;
 pub mod hotplug;
+pub mod kept;
 pub mod links;
 pub mod migrate;
 pub mod patience;
@@ -139,6 +141,8 @@ impl std::fmt::Debug for Outlets {
 #[derive(Debug)]
 struct Entry {
     uuid: Uuid,
+    /// Its name when it came.
+    began_as: String,
     guest: SharedGuest,
 }
 
@@ -313,15 +317,26 @@ impl Agent {
             .collect()
     }
 
+    /// All guests, with the names that they began with.
+    fn names_in_table(&self) -> Vec<(String, SharedGuest)> {
+        let table = self.table();
+        table
+            .values()
+            .map(|entry| (entry.began_as.clone(), Arc::clone(&entry.guest)))
+            .collect()
+    }
+
     fn table(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, record: Record) -> SharedGuest {
         let (key, uuid) = (record.key, record.config.uuid);
+        let began_as = record.config.name.clone();
         let guest = Arc::new(Mutex::new(Guest::new(record)));
         let entry = Entry {
             uuid,
+            began_as,
             guest: Arc::clone(&guest),
         };
         self.table().insert(key, entry);

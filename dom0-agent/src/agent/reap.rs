@@ -5,6 +5,7 @@
 //! | powered off | destroyed and forgotten (`on_poweroff`) | the same |
 //! | asked for a reboot | started again (`on_reboot`) | the same |
 //! | stopped, and its action is a coredump | dumped first (`dump.rs`) | the same |
+//! | stopped, is started again, and its action is `rename-restart` | the domain is kept under another name (`kept.rs`) | the same |
 //! | crashed, watchdog expired | the monitor decides; without a monitor, started again | `on_crash`, `on_watchdog` |
 //! | suspended for a save that is over | runs on | the same |
 //! | domain gone | somebody destroyed it: forgotten | the same |
@@ -17,7 +18,7 @@ use super::record::Stage;
 use super::{Agent, News, handle, lock};
 use crate::config::events::{EventActions, ShutdownAction};
 use parapet_wire::agent as wire;
-use std::sync::{MutexGuard, TryLockError};
+use std::sync::{MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use xen_abi::domain::{DomainInfo, ShutdownReason};
@@ -124,7 +125,18 @@ impl Agent {
             .is_none_or(|info| info.dying || !guest.record.is_called(info.handle));
         let reason = info.and_then(|info| info.shutdown);
         let (decision, later) = decide(guest, gone, reason, self.is_heard(), now);
-        Ok((dump_first(guest, decision), later))
+        let decision = dump_first(guest, decision);
+        if decision == Decision::Restart && guest.wants_to_be_kept() {
+            // Whoever has this lock may wait for the guest's.
+            match self.naming.try_lock() {
+                Ok(naming) => self.choose_aside(guest, &naming)?,
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    self.choose_aside(guest, &poisoned.into_inner())?;
+                }
+                Err(TryLockError::WouldBlock) => return Ok((Decision::Nothing, Some(now + BUSY))),
+            }
+        }
+        Ok((decision, later))
     }
 
     fn carry_out(
@@ -174,14 +186,20 @@ impl Agent {
     ) -> Result<Option<DomId>, AgentError> {
         let unknown = || AgentError::NoGuest(uuid.to_string());
         let shared = self.by_uuid(uuid).ok_or_else(unknown)?;
-        let wants_dump = {
+        let (wants_dump, is_kept) = {
             let guest = lock(&shared);
-            guest.record.domid == decided && guest.wants_dump()
+            let meant = guest.record.domid == decided;
+            (
+                meant && guest.wants_dump(),
+                meant && guest.wants_to_be_kept(),
+            )
         };
         if wants_dump {
             self.make_dump(&shared);
         }
-        let guest = lock(&shared);
+        // Before the guest's lock, as everywhere.
+        let naming = is_kept.then(|| self.naming.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut guest = lock(&shared);
         if guest.gone || guest.record.stage == Stage::Dying {
             return Err(unknown());
         }
@@ -194,26 +212,26 @@ impl Agent {
         if guest.record.domid != decided || busy {
             return Ok(None);
         }
+        if let Some(naming) = naming {
+            self.choose_aside(&mut guest, &naming)?;
+        }
         tracing::warn!(name = guest.record.config.name, why, "restart");
         self.restart_guest(guest).map(Some)
     }
 
     fn restart_guest(&self, mut guest: MutexGuard<'_, Guest>) -> Result<DomId, AgentError> {
-        self.take_down(&mut guest)?;
+        self.make_way(&mut guest)?;
         self.start(guest, false)
     }
 }
 
-/// Actions that are more than a restart, and of which the restart is all that is done.
+/// An action that is more than a restart, and of which the restart is all that is done.
 fn name_what_is_not_done(guest: &Guest) {
     let Some((reason, _)) = guest.down else {
         return;
     };
     let action = action_for(&guest.record.config.events, reason);
-    if matches!(
-        action,
-        ShutdownAction::RenameRestart | ShutdownAction::SoftReset
-    ) {
+    if action == ShutdownAction::SoftReset {
         let (name, wanted) = (&guest.record.config.name, action.as_str());
         tracing::warn!(name, wanted, "not there yet: the guest is restarted");
     }

@@ -31,7 +31,7 @@ pub enum Stage {
     Leaving,
     /// The other side was told that the guest is its own: it must not run here unless somebody knows that it does not run there.
     HandedOver,
-    /// Its domain is gone or being removed, and it is to come back by a restart.
+    /// Its domain is gone, or being removed or put aside, and it is to come back by a restart.
     Waiting,
     /// To be removed for good: finish that.
     Dying,
@@ -84,9 +84,21 @@ pub struct Record {
     /// What its domain is called since another host was told that the guest is its own.
     #[serde(default)]
     pub away: Option<Uuid>,
+    /// Its domain stopped and is being put aside, to be kept.
+    #[serde(default)]
+    pub aside: Option<Aside>,
     /// It is, or is becoming, a shell: what was built into it.
     #[serde(default)]
     pub shell: Option<ShellFacts>,
+}
+
+/// What a guest's stopped domain is called once it is put aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// Its name.
+    pub name: String,
+    /// Its uuid.
+    pub uuid: Uuid,
 }
 
 /// How far a guest is that is being moved here.
@@ -138,6 +150,7 @@ impl Record {
             asked_to_suspend: false,
             arrival: None,
             away: None,
+            aside: None,
             shell: None,
         }
     }
@@ -168,10 +181,11 @@ impl Record {
         self.arrival != Some(Arrival::Expected) && self.away.is_none()
     }
 
-    /// Whether a domain of this handle, of the id on record, is this guest's. Between two steps of a move it may have either name.
+    /// Whether a domain of this handle, of the id on record, is this guest's. Between two steps of a move, or of being put aside, it may have either name.
     #[must_use]
     pub fn is_called(&self, handle: Handle) -> bool {
-        let names = [Some(self.key), Some(self.config.uuid), self.away];
+        let aside = self.aside.as_ref().map(|aside| aside.uuid);
+        let names = [Some(self.key), Some(self.config.uuid), self.away, aside];
         names
             .iter()
             .flatten()

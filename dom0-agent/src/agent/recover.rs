@@ -5,6 +5,7 @@
 //! | building | any | undone; a guest that had run before waits for its restart |
 //! | dying | any | removed for good |
 //! | waiting | none | waits for its restart |
+//! | waiting, its domain is to be kept | there, stopped | put aside; the guest waits for its restart |
 //! | running | there | adopted: devices as xenstore shows them, the living driver or a successor |
 //! | saving, leaving | there | runs on, then adopted |
 //! | handed over | there, suspended | waits for somebody who knows where the guest runs |
@@ -82,7 +83,7 @@ impl Agent {
             (Stage::HandedOver, true) => self.recover_handed_over(guest),
             (Stage::Waiting | Stage::Building, _) if stage == Stage::Waiting || restarting => {
                 self.reach_devices(&mut guest);
-                self.take_down(&mut guest)
+                self.make_way(&mut guest)
             }
             (
                 Stage::Waiting

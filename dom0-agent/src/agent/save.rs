@@ -164,13 +164,7 @@ impl Agent {
         if let Some(guest) = self.by_domid(domid) {
             return Ok(guest);
         }
-        match self.seams.xen.domain_info(domid)? {
-            Some(_) => Err(AgentError::Foreign {
-                domid,
-                what: "save",
-            }),
-            None => Err(AgentError::NoDomain(domid)),
-        }
+        Err(self.none_of_ours(domid, "save")?)
     }
 
     /// Saves a guest: a libxl stream goes to `file`, from where it stands.

@@ -73,7 +73,21 @@ impl Agent {
         guest.record.stage = Stage::Waiting;
         self.save(guest)?;
         self.remove_all(guest)?;
+        guest.record.aside = None;
         self.save(guest)
+    }
+
+    /// Ends a guest's driver, or one that an earlier agent left it.
+    pub(super) fn end_driver(&self, guest: &mut Guest) -> Result<(), AgentError> {
+        let Some(mut driver) = guest.driver.take() else {
+            let ended = self.drivers.end(guest.record.key);
+            return ended.map_err(|error| AgentError::Driver {
+                domid: guest.record.domid.unwrap_or(DomId::INVALID),
+                what: error.to_string(),
+            });
+        };
+        driver.kill();
+        Ok(())
     }
 
     /// Driver, links, domain, xenstore, files; in this order, since a domain cannot die while its pages are mapped.
@@ -89,13 +103,7 @@ impl Agent {
         if let Some(domid) = guest.record.domid.filter(|_| ours) {
             let _ = self.seams.xen.pause(domid);
         }
-        match guest.driver.take() {
-            Some(mut driver) => driver.kill(),
-            None => self.drivers.end(key).map_err(|error| AgentError::Driver {
-                domid: guest.record.domid.unwrap_or(DomId::INVALID),
-                what: error.to_string(),
-            })?,
-        }
+        self.end_driver(guest)?;
         let left = self.remove_links(guest);
         guest.console = None;
         guest.started = None;
@@ -117,7 +125,7 @@ impl Agent {
     }
 
     /// Forgets all devices but interfaces whose tap could not be removed.
-    fn remove_links(&self, guest: &mut Guest) -> Result<(), AgentError> {
+    pub(super) fn remove_links(&self, guest: &mut Guest) -> Result<(), AgentError> {
         let mut left = Ok(());
         guest.devices.retain(|_, device| {
             let DeviceBody::Net { ifname, queues, .. } = &mut device.body else {
@@ -181,6 +189,7 @@ impl Agent {
         let domid = tree.guest();
         let lives_on = self.lives_on(record)?;
         let mut names = vec![record.key, record.identity(), record.config.uuid];
+        names.extend(record.aside.as_ref().map(|aside| aside.uuid));
         names.sort_unstable();
         names.dedup();
         for name in &names {
@@ -224,7 +233,7 @@ impl Agent {
         self.dirs.run.join("journals").join(uuid.to_string())
     }
 
-    fn remove_journals(&self, uuid: Uuid) {
+    pub(super) fn remove_journals(&self, uuid: Uuid) {
         let directory = self.journal_dir(uuid);
         if let Err(error) = std::fs::remove_dir_all(&directory)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -237,8 +246,8 @@ impl Agent {
         }
     }
 
-    /// A domain made by a stock toolstack: its frontends are taken away, which is how its backends learn that they must close, then the rest.
-    fn destroy_foreign(&self, domid: DomId) -> Result<(), AgentError> {
+    /// A domain made by a stock toolstack, or one that is kept: its frontends are taken away, which is how its backends learn that they must close, then the rest.
+    pub(super) fn destroy_foreign(&self, domid: DomId) -> Result<(), AgentError> {
         let Some(info) = self.seams.xen.domain_info(domid)? else {
             return Err(AgentError::NoDomain(domid));
         };

@@ -58,9 +58,10 @@ pub fn of_events(events: &EventActions, soft_reset_set: bool) -> Vec<String> {
         ShutdownAction::Destroy
         | ShutdownAction::Restart
         | ShutdownAction::Preserve
+        | ShutdownAction::RenameRestart
         | ShutdownAction::CoredumpDestroy
         | ShutdownAction::CoredumpRestart => false,
-        ShutdownAction::RenameRestart | ShutdownAction::SoftReset => true,
+        ShutdownAction::SoftReset => true,
     };
     all.into_iter()
         .filter(|(key, _)| *key != "on_soft_reset" || soft_reset_set)

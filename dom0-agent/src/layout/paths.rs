@@ -20,6 +20,12 @@ pub fn libxl(domid: DomId) -> String {
     format!("/libxl/{domid}")
 }
 
+/// Says of which guest a stopped domain is kept: `/libxl/D/parapet-kept`
+#[must_use]
+pub fn kept(domid: DomId) -> String {
+    format!("{}/parapet-kept", libxl(domid))
+}
+
 /// Where all backends of one kind for one guest live: `/local/domain/0/backend/<kind>/D`.
 #[must_use]
 pub fn backends(kind: &str, domid: DomId) -> String {

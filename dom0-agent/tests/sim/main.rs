@@ -30,6 +30,7 @@ mod exhaust;
 mod heartbeats;
 mod hostile;
 mod input;
+mod kept;
 mod migrate;
 mod recover;
 mod replaced;
