@@ -19,14 +19,9 @@ use stack_tests::rig::{dirs, statics};
 /// Packages whose folders and programs are shipped.
 const PACKAGES: [&str; 4] = ["dom0-agent", "split-drivers", "ft-monitor", "parapet-guest"];
 /// Programs of those packages. All are static: they run in every dom0, and in every guest, whatever Debian's release they were built on.
-const PROGRAMS: [&str; 6] = [
-    "xl",
-    "parapet",
-    "dom0-agent",
-    "split-driver",
-    "ft-monitor",
-    "parapet-guest",
-];
+const PROGRAMS: [&str; 4] = ["dom0-agent", "split-driver", "ft-monitor", "parapet-guest"];
+/// Commands, each with its package.
+const COMMANDS: [(&str, &str); 2] = [("dom0-agent", "xl"), ("ft-monitor", "parapet")];
 /// Folders of a package that are shipped as they are, if it has them, and where they go.
 const FOLDERS: [(&str, &str); 2] = [("dist/units", "units"), ("dist/etc", "etc")];
 
@@ -46,9 +41,13 @@ pub fn run(_: &Arguments) -> Result<ExitCode> {
 /// Builds release binaries and brings `target/dist` up to date.
 pub fn build() -> Result<()> {
     statics::build(&PACKAGES, &PROGRAMS)?;
+    for (package, command) in COMMANDS {
+        statics::build_command(package, command)?;
+    }
     let dist = dirs::dist();
     let mut made = BTreeSet::new();
-    for program in PROGRAMS {
+    let commands = COMMANDS.map(|(_, command)| command);
+    for program in PROGRAMS.into_iter().chain(commands) {
         place(
             &statics::program(program),
             &dist.join("bin").join(program),

@@ -25,6 +25,7 @@ pub mod mover;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
+pub mod sched;
 pub mod scratch;
 pub mod tap;
 pub mod uring;

@@ -17,8 +17,8 @@ use xen_abi::{event, hypercall, sched, sysctl};
 
 /// Entries asked for first when listing domains: one page.
 const LIST_FIRST: usize = PAGE_SIZE / DOMAIN_INFO_STRIDE;
-/// Entries asked for after that.
-const LIST_MORE: usize = 16 * PAGE_SIZE / DOMAIN_INFO_STRIDE;
+/// Entries asked for after that. Every page of a buffer costs a PV dom0 more than a call does.
+const LIST_MORE: usize = 4 * PAGE_SIZE / DOMAIN_INFO_STRIDE;
 /// Largest save blob of a domain, in bytes.
 const MAX_CONTEXT_BYTES: u32 = 16 << 20;
 /// Times a call is repeated that Xen could not finish for lack of a moment's peace.

@@ -7,6 +7,7 @@ use super::parts::list_in_parts;
 use super::store::{Store, StoreOp, StoreReply, TxId};
 use super::translate::{Subject, decode, encode, encode_request, missing_is_removed};
 use super::watch::Watch;
+use crate::sched::Patient;
 use nix::errno::Errno;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use xen_abi::xs_wire::{Message, Op, Request, reply};
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests in flight at once: they, and their answers, fit the socket's buffers, so that neither side waits for the other.
 pub const MAX_IN_FLIGHT: usize = 128;
+/// Answers from which on it is worth two system calls not to be woken by each of them.
+const PATIENT_FROM: usize = 8;
 
 /// A connection used by one thread.
 #[derive(Debug)]
@@ -114,6 +117,7 @@ impl Quick {
         ops: &[StoreOp],
         results: &mut Vec<Result<StoreReply, StoreError>>,
     ) -> Result<(), StoreError> {
+        let _patient = (ops.len() >= PATIENT_FROM).then(Patient::begin);
         let mut bytes = Vec::new();
         let first = self.next_id;
         let subjects: Vec<_> = ops
