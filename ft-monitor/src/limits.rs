@@ -67,7 +67,7 @@ pub const ACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(180);
 
 /// Longest wait for the agent to accept a connection and to greet.
 pub const AGENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time between two greetings that see whether the agent answers; a stopped agent must not look like silent guests.
+/// Time without a word of the agent after which it is greeted, to see whether it answers; a stopped agent must not look like silent guests.
 pub const AGENT_PING_EVERY: Duration = Duration::from_secs(2);
 /// When the agent took this long to be reached, a decision that rests on silence is not carried out any more.
 pub const SILENCE_STALE_AFTER: Duration = Duration::from_secs(2);

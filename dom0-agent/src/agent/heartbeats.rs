@@ -1,7 +1,7 @@
 //! All heartbeats, looked at together.
 //!
 //! ```text
-//!   every pause() ──▶ guests that run ──▶ one pipelined read of all their nodes ──▶ what moved ──▶ one event
+//!   every pause() ──▶ guests that run ── nodes() ──▶ one pipelined read of all of them ── hear() ──▶ what moved ──▶ one event
 //! ```
 //!
 //! A watch on each node would wake xenstored, the agent and the monitor once for every guest and beat; a look costs the same for one guest and for
@@ -22,7 +22,6 @@ use std::time::Duration;
 use uuid::Uuid;
 use xen_abi::ids::DomId;
 use xen_host::xenstore::error::StoreError;
-use xen_host::xenstore::store::{Store, StoreOp, StoreReply, TxId};
 
 /// Longest pause between two looks: one beat of `parapet-guest`.
 const PAUSE_MOST: Duration = Duration::from_secs(1);
@@ -50,36 +49,25 @@ struct Known {
 }
 
 impl Heartbeats {
-    /// Reads the nodes of all `guests` at once; what there is to tell, which is everything when `telling` is another than before.
-    ///
-    /// # Errors
-    /// xenstored does not answer. What a single guest has done to its node is no error: it is not told.
-    pub fn look(
-        &mut self,
-        guests: &[(Uuid, SharedGuest)],
-        store: &dyn Store,
-        telling: usize,
-    ) -> Result<Vec<Event>, StoreError> {
+    /// The nodes to read, for [`hear`](Self::hear). `telling` is [`Agent::telling`](super::Agent::telling): when it is another than before, everything is
+    /// told again.
+    pub fn nodes(&mut self, guests: &[(Uuid, SharedGuest)], telling: usize) -> Vec<String> {
         self.refresh(guests);
         if std::mem::replace(&mut self.telling, telling) != telling {
             self.known.values_mut().for_each(|known| known.last = None);
         }
-        if self.known.is_empty() {
-            return Ok(Vec::new());
-        }
-        let nodes: Vec<StoreOp> = self
-            .known
-            .values()
-            .map(|known| StoreOp::Read(format!("{}/{}", paths::domain(known.domid), wire::NODE)))
-            .collect();
-        let values = store.call(TxId::NONE, &nodes)?;
+        let domids = self.known.values().map(|known| known.domid);
+        domids
+            .map(|domid| format!("{}/{}", paths::domain(domid), wire::NODE))
+            .collect()
+    }
+
+    /// What there is to tell, by the values of [`nodes`](Self::nodes). What a single guest has done to its node is no error: it is not told.
+    pub fn hear(&mut self, values: Vec<Result<Vec<u8>, StoreError>>) -> Vec<Event> {
         let mut beats = Vec::new();
         let mut events = Vec::new();
         for ((uuid, known), value) in self.known.iter_mut().zip(values) {
-            let Ok(StoreReply::Value(value)) = value else {
-                continue;
-            };
-            let beat = wire::parse(&value);
+            let beat = value.ok().and_then(|value| wire::parse(&value));
             if beat.is_none() || beat == known.last {
                 continue;
             }
@@ -94,7 +82,7 @@ impl Heartbeats {
         if !beats.is_empty() {
             events.push(Event::Heartbeats(beats));
         }
-        Ok(events)
+        events
     }
 
     /// How long to wait until the next look.

@@ -55,7 +55,7 @@ pub struct Pulses {
     pub news: Pulse,
     /// Of [`super::watcher::releases`].
     pub releases: Pulse,
-    /// Of [`super::watcher::heartbeats`].
+    /// Of the loop that looks at heartbeats.
     pub heartbeats: Pulse,
 }
 

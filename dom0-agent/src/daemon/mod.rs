@@ -4,24 +4,28 @@
 //!   @releaseDomain ──▶ reap task ──┐
 //!   Xen's own event ─────┘         │
 //!   guest's nodes ──▶ guest task ──┼──▶ blocking pool ──▶ Agent
-//!   every second ──▶ heartbeats ───┤
+//!   every second ──▶ heartbeats    │  (without waiting for anything)
 //!   driver news ──▶ news task ─────┤
 //!   agent.sock ──▶ client tasks ───┘
 //! ```
+//!
+//! All tasks share one thread, so that an event is one wake-up: whatever may take its time is the blocking pool's.
 //!
 //! The socket is systemd's where it was passed one, and the daemon's own otherwise.
 //!
 //! Crash-only: there is no orderly end. On SIGTERM it just stops; guests and drivers go on, and the next agent adopts them.
 
 pub mod alive;
+mod heartbeats;
 pub mod options;
 pub mod server;
 mod transfer;
 pub mod watcher;
 
 use crate::agent::bell::Bell;
+use crate::agent::heartbeats::matters;
 use crate::agent::process::Processes;
-use crate::agent::{Agent, Dirs, News, Outlets, Seams, heartbeats};
+use crate::agent::{Agent, Dirs, News, Outlets, Seams};
 use crate::build::Hypervisor;
 use crate::device::{bridge::Bridges, userdata};
 use crate::image::{KernelCache, Worker};
@@ -71,8 +75,7 @@ pub struct Shared {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     // First of all, while the numbers of descriptors are still those that systemd means.
     let passed = xen_host::activation::take_listener().context("socket activation")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(64)
         .enable_all()
         .build()
@@ -124,10 +127,7 @@ async fn serve(options: &Options, passed: Option<UnixListener>) -> anyhow::Resul
     let pulses = Pulses::default();
     tokio::spawn(watcher::news(shared.clone(), news_out, pulses.news.clone()));
     tokio::spawn(watcher::releases(shared.clone(), pulses.releases.clone()));
-    tokio::spawn(watcher::heartbeats(
-        shared.clone(),
-        pulses.heartbeats.clone(),
-    ));
+    tokio::spawn(heartbeats::look(shared.clone(), pulses.heartbeats.clone()));
     if let Some(timeout) = sd_notify::watchdog_enabled() {
         let pet = || drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
         tokio::spawn(alive::prove(shared.clone(), pulses, timeout / 3, pet));
@@ -178,7 +178,7 @@ fn assemble(
         news: Arc::new(move |item| drop(news.send(item))),
         events: Arc::new(move |event| {
             if let Event::Started(guest) | Event::Changed(guest) = &event
-                && heartbeats::matters(guest)
+                && matters(guest)
             {
                 look_in.notify_one();
             }

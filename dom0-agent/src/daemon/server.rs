@@ -102,6 +102,11 @@ async fn client(shared: Shared, mut stream: UnixStream) -> Result<(), FrameError
             send_async(&mut stream, Kind::AgentReply, &Reply::Failed(failure)).await?;
             continue;
         }
+        // The monitor asks every few seconds: this is worth no second thread.
+        if let Request::Hello { client } = request {
+            send_async(&mut stream, Kind::AgentReply, &hello(&shared, &client)).await?;
+            continue;
+        }
         let request = match Transfer::of(request) {
             Ok(transfer) => return super::transfer::serve(shared, stream, transfer).await,
             Err(request) => request,
@@ -199,14 +204,6 @@ fn answer(shared: &Shared, request: Request) -> Reply {
 fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
     let agent = &shared.agent;
     match request {
-        Request::Hello { client } => {
-            tracing::debug!(client, "hello");
-            let release = env!("CARGO_PKG_VERSION").to_owned();
-            return Ok(Reply::Hello {
-                release,
-                xen: shared.xen.clone(),
-            });
-        }
         Request::Create(create) => return self::create(shared, &create),
         Request::Destroy { domid } => agent.destroy(domid)?,
         Request::AttachDisk { domid, spec } => agent.attach_disk(domid, &json("disk", &spec)?)?,
@@ -253,8 +250,9 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
             agent.drop_shells(name.as_deref())?;
             return Ok(Reply::Shells(agent.list_shells()));
         }
-        // Dealt with before: these take the whole connection. There is nothing to keep outside of one.
-        Request::Subscribe
+        // Dealt with before: the greeting, and what takes the whole connection. There is nothing to keep outside of one.
+        Request::Hello { .. }
+        | Request::Subscribe
         | Request::Save(_)
         | Request::Restore(_)
         | Request::Migrate(_)
@@ -262,6 +260,14 @@ fn act(shared: &Shared, request: Request) -> Result<Reply, AgentError> {
         | Request::Keep => {}
     }
     Ok(Reply::Done)
+}
+
+fn hello(shared: &Shared, client: &str) -> Reply {
+    tracing::debug!(client, "hello");
+    Reply::Hello {
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+        xen: shared.xen.clone(),
+    }
 }
 
 fn whereabouts(here: bool) -> Whereabouts {

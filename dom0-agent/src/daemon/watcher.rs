@@ -6,7 +6,6 @@ use crate::agent::bell::Bell;
 use crate::agent::chatter::Chatter;
 use crate::agent::drivers::DriverNews;
 use crate::agent::guest::SharedGuest;
-use crate::agent::heartbeats::{Heartbeats, PAUSE_UNWATCHED};
 use crate::agent::{News, lock};
 use crate::layout::paths;
 use std::sync::Arc;
@@ -236,47 +235,6 @@ async fn watch_guest(shared: Shared, uuid: Uuid, domid: DomId) {
         {
             tracing::error!(%domid, ?settled, left_out, "devices not settled");
         }
-    }
-}
-
-/// Looks at all heartbeats, for ever; only while somebody listens.
-pub async fn heartbeats(shared: Shared, pulse: Pulse) {
-    let mut heartbeats = Heartbeats::default();
-    let mut pause = heartbeats.pause();
-    loop {
-        pulse.beat();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shared.look.notified() => {}
-        }
-        if shared.events.receiver_count() == 0 {
-            pause = PAUSE_UNWATCHED;
-            continue;
-        }
-        let agent = Arc::clone(&shared.agent);
-        let looked = tokio::task::spawn_blocking(move || {
-            let (guests, telling) = (agent.shared_guests(), agent.telling());
-            let told = heartbeats.look(&guests, agent.seams().store.as_ref(), telling);
-            (heartbeats, told)
-        })
-        .await;
-        match looked {
-            Ok((seen, Ok(events))) => {
-                heartbeats = seen;
-                for event in events {
-                    let _ = shared.events.send(event);
-                }
-            }
-            Ok((seen, Err(error))) => {
-                heartbeats = seen;
-                tracing::warn!(%error, "cannot look at heartbeats");
-            }
-            Err(error) => {
-                heartbeats = Heartbeats::default();
-                tracing::error!(%error, "looking at heartbeats failed");
-            }
-        }
-        pause = heartbeats.pause();
     }
 }
 

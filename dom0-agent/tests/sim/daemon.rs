@@ -96,3 +96,38 @@ fn callers_wait_in_a_passed_socket_until_there_is_an_agent() {
     let _ = std::fs::remove_file(&path);
     host.assert_clean();
 }
+
+#[test]
+fn a_greeting_takes_no_thread_of_those_that_work() {
+    use parapet_wire::agent::{Reply, Request};
+    let host = Host::new();
+    let path = host.file("agent.sock");
+    let bound = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (let_go, held) = mpsc::channel::<()>();
+    runtime.spawn_blocking(move || {
+        let _ = held.recv();
+    });
+    let listener = runtime.block_on(async { server::adopt(bound) }).unwrap();
+    runtime.spawn(server::accept(shared(&host), listener));
+    let (told, answer) = mpsc::channel();
+    let place = path.clone();
+    std::thread::spawn(move || {
+        let client = "test".to_owned();
+        let client = dom0_agent::cli::agent::AgentClient::connect_to(&place)
+            .map(|mut agent| agent.ask(&Request::Hello { client }));
+        let _ = told.send(client);
+    });
+    let answer = answer.recv_timeout(PATIENCE);
+    let_go.send(()).unwrap();
+    let greeted = answer.expect("it waits for a thread").unwrap();
+    assert!(matches!(greeted, Ok(Reply::Hello { .. })), "{greeted:?}");
+    runtime.shutdown_background();
+    let _ = std::fs::remove_file(&path);
+    host.assert_clean();
+}

@@ -7,7 +7,7 @@ use parapet_wire::agent::{Event, Heartbeat};
 use std::cell::Cell;
 use std::time::Duration;
 use xen_abi::ids::DomId;
-use xen_host::xenstore::store::{StoreExt, TxId};
+use xen_host::xenstore::store::{StoreExt, StoreOp, StoreReply, TxId};
 
 #[test]
 fn all_heartbeats_are_read_at_once_and_told_when_they_move() {
@@ -30,8 +30,14 @@ fn all_heartbeats_are_read_at_once_and_told_when_they_move() {
     let mut heartbeats = Heartbeats::default();
     let telling = Cell::new(0);
     let mut look = || {
-        let events = heartbeats.look(&guests, store.as_ref(), telling.get());
-        events.unwrap()
+        let nodes = heartbeats.nodes(&guests, telling.get());
+        let ops: Vec<_> = nodes.into_iter().map(StoreOp::Read).collect();
+        let replies = store.call(TxId::NONE, &ops).unwrap().into_iter();
+        let value = |reply| match reply {
+            StoreReply::Value(value) => value,
+            other => panic!("{other:?} to a read"),
+        };
+        heartbeats.hear(replies.map(|reply| reply.map(value)).collect())
     };
 
     assert_eq!(look(), [], "nobody has said anything");

@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         state: arguments.state,
         config: arguments.config,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread, so that an event is one wake-up: one task decides everything, and the others wait.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let ended = match runtime {

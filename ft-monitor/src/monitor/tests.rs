@@ -256,6 +256,26 @@ fn it_wakes_up_in_time_and_never_spins() {
 }
 
 #[test]
+fn an_idle_minute_is_a_step_a_second_however_many_guests_there_are() {
+    let mut monitor = watching();
+    let many = (0..50).map(|n| Guest {
+        uuid: Handle([n; 16]),
+        ..guest(u16::from(n) + 1, GuestState::Running)
+    });
+    let mut now = 2000;
+    let _ = monitor.step(Input::Event(Event::Snapshot(many.collect())), at(now));
+    let (mut steps, end) = (0, now + 60_000);
+    while now < end {
+        now = monitor.wake_at(Mono(now)).0;
+        let asked = monitor.step(Input::Tick, at(now));
+        assert!(orders(&asked).is_empty(), "{asked:?}");
+        steps += 1;
+    }
+    // A second's ticks, and the moments at which silence begins to count.
+    assert!((60..=64).contains(&steps), "{steps}");
+}
+
+#[test]
 fn what_a_peer_says_is_cut_to_one_bounded_line() {
     let long = listen::clip(format!("a\nb{}", "é".repeat(1000)));
     assert!(long.starts_with("a b") && long.len() <= crate::limits::TEXT_MAX_BYTES + 4);

@@ -110,6 +110,14 @@ impl Link {
         }
     }
 
+    /// Reads and writes never wait; for a socket.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Socket(stream) => stream.set_nonblocking(true),
+            Self::Device(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Whether a request may only be sent once the one before was answered.
     pub fn is_device(&self) -> bool {
         matches!(self, Self::Device(_))

@@ -1,7 +1,7 @@
 //! Xenstore: the wire client, transactions, watches, and the [`store::Store`] seam that `xen-sim` implements too.
 //!
 //! [`client::Client`] is for programs that stay: threads, watches, transactions, reconnect. [`quick::Quick`] is for commands that read a few
-//! nodes and end: one connection, no thread.
+//! nodes and end: one connection, no thread. [`gather`] is for looks that are in no hurry.
 
 mod batch;
 mod frame;
@@ -13,6 +13,7 @@ pub mod client;
 pub mod connection;
 pub mod endpoint;
 pub mod error;
+pub mod gather;
 pub mod quick;
 pub mod store;
 pub mod traits;
