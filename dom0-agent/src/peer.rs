@@ -189,8 +189,8 @@ impl Write for Outgoing<'_> {
 /// The end that is read from. What is behind it may be shared with others, and blocks for them as it did.
 pub struct Incoming<'a> {
     file: File,
-    /// Longest time in which nothing may come.
-    stall: Duration,
+    /// Longest time in which nothing may come; `None`: for ever, for files.
+    stall: Option<Duration>,
     wanted: &'a dyn Fn() -> bool,
 }
 
@@ -209,22 +209,58 @@ impl<'a> Incoming<'a> {
     pub const fn new(file: File, stall: Duration, wanted: &'a dyn Fn() -> bool) -> Self {
         Self {
             file,
-            stall,
+            stall: Some(stall),
             wanted,
         }
     }
 
-    /// Waits until something is there, or the other side has hung up.
+    /// A file, which is there as a whole.
+    #[must_use]
+    pub const fn patient(file: File, wanted: &'a dyn Fn() -> bool) -> Self {
+        Self {
+            file,
+            stall: None,
+            wanted,
+        }
+    }
+
+    /// Reads once, into a part of mapped memory; answers how many bytes came.
+    ///
+    /// # Errors
+    /// As reading.
+    pub fn read_region(
+        &self,
+        region: &SharedRegion,
+        offset: usize,
+        len: usize,
+    ) -> io::Result<usize> {
+        self.await_some()?;
+        region.read_in(self.file.as_fd(), offset, len)
+    }
+
+    /// What is behind it, once more.
+    ///
+    /// # Errors
+    /// No descriptor is free.
+    pub fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// What is behind it.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
+    /// Waits until something is there, or the other side has hung up. Does not wait for a file.
     ///
     /// # Errors
     /// Nothing comes for too long, or nobody wants it any more.
     pub fn await_some(&self) -> io::Result<()> {
-        await_ready(
-            self.file.as_fd(),
-            PollFlags::POLLIN,
-            self.stall,
-            self.wanted,
-        )
+        match self.stall {
+            Some(stall) => await_ready(self.file.as_fd(), PollFlags::POLLIN, stall, self.wanted),
+            None => Ok(()),
+        }
     }
 }
 

@@ -33,10 +33,31 @@ use xen_stream::handshake::{self, HandshakeError, Message, Status};
 
 /// What a guest is called until it is ours, as with stock.
 pub const INCOMING_SUFFIX: &str = "--incoming";
+/// Longest time in which the other side may send nothing of the stream. It is silent by right while its guest suspends, which may take two minutes (one
+/// to acknowledge, one to suspend, with stock as with us), and while disks are flushed then; a guest that is waited for costs its memory.
+pub const STALL: Duration = Duration::from_secs(300);
 /// Longest time for the other side to give the guest up once it is ready here.
 const GO_PATIENCE: Duration = Duration::from_secs(120);
 /// What stock's sender is told of a guest that cannot be run here: libxl's `ERROR_FAIL`.
 const RC_FAIL: i8 = -3;
+
+/// How to take a guest.
+#[derive(Debug, Clone, Copy)]
+pub struct ArrivalOptions {
+    /// How to start it.
+    pub start: CreateOptions,
+    /// Longest time in which nothing of its stream may come.
+    pub stall: Duration,
+}
+
+impl Default for ArrivalOptions {
+    fn default() -> Self {
+        Self {
+            start: CreateOptions::default(),
+            stall: STALL,
+        }
+    }
+}
 
 /// Why a guest did not arrive. It runs where it was.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +91,7 @@ impl Agent {
     pub fn receive_guest(
         &self,
         mut config: DomainConfig,
-        options: CreateOptions,
+        options: &ArrivalOptions,
         input: File,
         output: File,
         escort: &dyn Escort,
@@ -80,8 +101,8 @@ impl Agent {
         self.check_name_at_home(&config)?;
         let name = config.name.clone();
         config.name = format!("{name}{INCOMING_SUFFIX}");
-        let shared = self.enter_arriving(config, options)?;
-        let arrived = self.arrive(&shared, &name, options.paused, input, output, escort);
+        let shared = self.enter_arriving(config, options.start)?;
+        let arrived = self.arrive(&shared, &name, options, input, output, escort);
         if arrived.is_err() {
             self.turn_away(&shared);
         }
@@ -119,28 +140,29 @@ impl Agent {
         &self,
         shared: &SharedGuest,
         name: &str,
-        paused: bool,
+        options: &ArrivalOptions,
         input: File,
         mut output: File,
         escort: &dyn Escort,
     ) -> Result<DomId, AgentError> {
         let unanswered = |error| AgentError::from(ArrivalError::Answer(error));
         let answers = input.try_clone().map_err(unanswered)?;
-        let domid = self.build_arriving(shared, input)?;
+        let wanted = || escort.waits();
+        let stream = Incoming::new(input, options.stall, &wanted);
+        let domid = self.build_arriving(shared, stream)?;
         escort.tell(
             "migration target: Transfer complete, requesting permission to start domain.".into(),
         );
         output
             .write_all(Message::Ready.bytes())
             .map_err(unanswered)?;
-        let wanted = || escort.waits();
         handshake::expect(
             &mut Incoming::new(answers, GO_PATIENCE, &wanted),
             Message::Go,
         )
         .map_err(ArrivalError::Kept)?;
         escort.tell("migration target: Got permission, starting domain.".into());
-        let taken = self.take(shared, name, paused);
+        let taken = self.take(shared, name, options.start.paused);
         let status = match &taken {
             Ok(()) => Status::Started,
             Err(_) => Status::Failed { rc: RC_FAIL },
@@ -164,7 +186,11 @@ impl Agent {
 
     /// Makes the domain, without the guest's lock while its stream comes: that may take long, and others ask for all guests meanwhile. What needs
     /// neither its memory nor its disks is made before, while it still runs elsewhere.
-    fn build_arriving(&self, shared: &SharedGuest, input: File) -> Result<DomId, AgentError> {
+    fn build_arriving(
+        &self,
+        shared: &SharedGuest,
+        stream: Incoming<'_>,
+    ) -> Result<DomId, AgentError> {
         let _creation = self.begin_creation();
         let request = {
             let mut guest = lock(shared);
@@ -175,7 +201,7 @@ impl Agent {
         };
         let mut prepared: Result<Vec<Medium>, AgentError> = Err(ArrivalError::Destroyed.into());
         let mut prepare = |domid| prepared = self.prepare_arriving(shared, domid);
-        let built = restore::restore(self.seams.xen.as_ref(), &request, input, &mut prepare);
+        let built = restore::restore(self.seams.xen.as_ref(), &request, stream, &mut prepare);
         let built = built?;
         let expected = prepared?;
         tracing::debug!(domid = %built.domid, "an arriving guest is built");

@@ -12,6 +12,7 @@ use super::error::AgentError;
 use super::request::build_request;
 use super::{Agent, handle, lock};
 use crate::config::domain::DomainConfig;
+use crate::peer::Incoming;
 use crate::restore;
 use std::fs::File;
 use xen_abi::ids::DomId;
@@ -34,7 +35,8 @@ impl Agent {
         self.start_by(lock(&guest), options.paused, |config| {
             let request = build_request(config, handle(config.uuid));
             let xen = self.seams.xen.as_ref();
-            Ok(restore::restore(xen, &request, file, &mut |_| {})?)
+            let from = Incoming::patient(file, &|| true);
+            Ok(restore::restore(xen, &request, from, &mut |_| {})?)
         })
     }
 }

@@ -15,7 +15,7 @@
 use super::agent::AskError;
 use super::reach::{Failure, Wire};
 use super::{Call, config_file, domain, save};
-use crate::agent::receive::INCOMING_SUFFIX;
+use crate::agent::receive::{INCOMING_SUFFIX, STALL};
 use crate::config::unserved;
 use crate::config::xlconf::XlConf;
 use crate::format::json;
@@ -297,7 +297,8 @@ pub fn receive(call: &mut Call<'_>) -> Result<u8, Failure> {
     let Wire { input, mut output } = call.reach.wire()?;
     writeln!(call.err, "migration target: Ready to receive domain.")?;
     output.write_all(Message::Banner.bytes())?;
-    let (input, header) = begin(call, input)?;
+    let always = || true;
+    let (input, header) = begin(call, Incoming::new(input, STALL, &always))?;
     let config = save::saved_config(call, &header)?;
     if call.parsed.has('d') {
         let text = json::dry_run(&config, &XlConf::default());
@@ -335,7 +336,7 @@ pub fn receive(call: &mut Call<'_>) -> Result<u8, Failure> {
 }
 
 /// Reads the header, and not a byte more.
-fn begin(call: &mut Call<'_>, input: File) -> Result<(File, XlHeader), Failure> {
+fn begin(call: &mut Call<'_>, input: Incoming<'_>) -> Result<(File, XlHeader), Failure> {
     const STREAM: &str = "incoming migration stream";
     let mut reader = Reader::new(input, Layer::Xl, Mode::Plain);
     let header = match reader.next() {
@@ -351,5 +352,5 @@ fn begin(call: &mut Call<'_>, input: File) -> Result<(File, XlHeader), Failure> 
     if header.config.is_none() {
         return Err(Failure::new(config_file::missing().text));
     }
-    Ok((reader.into_source(), header))
+    Ok((reader.into_source().into_file(), header))
 }

@@ -19,6 +19,7 @@ use super::server::{json, measured};
 use crate::agent::create::CreateOptions;
 use crate::agent::error::AgentError;
 use crate::agent::migrate::{Connection, Escort, MoveOptions};
+use crate::agent::receive::ArrivalOptions;
 use crate::agent::save::{AfterSave, Keeper, SaveOptions};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parapet_wire::agent::{self as wire, Create, Migrate, Reply, Request, Save};
@@ -195,15 +196,18 @@ fn receive_guest(
 ) -> Result<Reply, AgentError> {
     let config = json("configuration", &create.config)?;
     let [input, output] = files(stream, String::new())?;
-    let options = CreateOptions {
-        paused: create.paused,
-        unmanaged: create.unmanaged,
+    let options = ArrivalOptions {
+        start: CreateOptions {
+            paused: create.paused,
+            unmanaged: create.unmanaged,
+        },
+        ..ArrivalOptions::default()
     };
     let escort = Watcher(stream);
     let (domid, cost) = measured(|| {
         shared
             .agent
-            .receive_guest(config, options, input, output, &escort)
+            .receive_guest(config, &options, input, output, &escort)
     });
     let domid = domid?;
     Ok(Reply::Created { domid, cost })

@@ -5,9 +5,8 @@ use super::error::{RestoreError, Step};
 use super::limits::WINDOW_PAGES;
 use super::window::Window;
 use crate::build::Hypervisor;
+use crate::peer::Incoming;
 use nix::errno::Errno;
-use std::fs::File;
-use std::os::fd::AsFd;
 use xen_abi::ids::{DomId, PAGE_SIZE};
 use xen_host::error::Error;
 use xen_host::region::SharedRegion;
@@ -40,11 +39,15 @@ impl<'a> Copied<'a> {
 }
 
 impl Window for Copied<'_> {
-    fn read(&mut self, frames: &[u64], pages: &mut Pages<'_, File>) -> Result<(), RestoreError> {
+    fn read(
+        &mut self,
+        frames: &[u64],
+        pages: &mut Pages<'_, Incoming<'_>>,
+    ) -> Result<(), RestoreError> {
         let bytes = frames.len() * PAGE_SIZE;
         let mut done = 0;
-        pages.read_with(bytes as u64, |file, _| {
-            let got = self.buffer.read_in(file.as_fd(), done, bytes - done)?;
+        pages.read_with(bytes as u64, |from, _| {
+            let got = from.read_region(&self.buffer, done, bytes - done)?;
             done += got;
             Ok(got)
         })?;

@@ -1,9 +1,11 @@
 //! Why a domain could not be restored. Nothing is left of it then, but for [`RestoreError::LeftBehind`].
 
 use crate::build::BuildError;
+use std::io::ErrorKind;
 use xen_abi::ids::DomId;
 use xen_host::error::Error;
 use xen_stream::StreamError;
+use xen_stream::error::Problem;
 
 /// Failure of [`super::restore`].
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,9 @@ pub enum RestoreError {
     /// The file or connection cannot be shared with whoever moves its contents.
     #[error("the save file cannot be used: {0}")]
     Source(#[source] std::io::Error),
+    /// Whoever sends the stream has stopped, and keeps the connection open.
+    #[error("the sender went silent: {0}{cause}", cause = because(.0))]
+    Silent(#[source] StreamError),
     /// It holds something else than an image.
     #[error("the save file cannot be used: it holds no image of a domain where one must be")]
     NoImage,
@@ -77,7 +82,10 @@ fn because(error: &StreamError) -> String {
 
 impl From<StreamError> for RestoreError {
     fn from(error: StreamError) -> Self {
-        Self::Stream(error)
+        match &error.problem {
+            Problem::Read(cause) if cause.kind() == ErrorKind::TimedOut => Self::Silent(error),
+            _ => Self::Stream(error),
+        }
     }
 }
 

@@ -3,8 +3,7 @@
 use super::error::{RestoreError, Step};
 use super::window::Window;
 use crate::build::Hypervisor;
-use std::fs::File;
-use std::os::fd::AsFd;
+use crate::peer::Incoming;
 use xen_abi::ids::{DomId, PAGE_SIZE};
 use xen_stream::reader::Pages;
 
@@ -16,15 +15,19 @@ pub(super) struct Mapped<'a> {
 }
 
 impl Window for Mapped<'_> {
-    fn read(&mut self, frames: &[u64], pages: &mut Pages<'_, File>) -> Result<(), RestoreError> {
+    fn read(
+        &mut self,
+        frames: &[u64],
+        pages: &mut Pages<'_, Incoming<'_>>,
+    ) -> Result<(), RestoreError> {
         let region = self
             .host
             .map_foreign(self.domid, frames, true)
             .step("mapping the guest's memory")?;
         let bytes = frames.len() * PAGE_SIZE;
         let mut done = 0;
-        pages.read_with(bytes as u64, |file, _| {
-            let got = region.read_in(file.as_fd(), done, bytes - done)?;
+        pages.read_with(bytes as u64, |from, _| {
+            let got = from.read_region(&region, done, bytes - done)?;
             done += got;
             Ok(got)
         })?;

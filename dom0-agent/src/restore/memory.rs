@@ -11,6 +11,7 @@ use crate::build::limits::{ORDER_2M, PAGE};
 use crate::build::newborn::Newborn;
 use crate::build::plan_pvh;
 use crate::build::populate::{self, Short, extents};
+use crate::peer::Incoming;
 use crate::save::PageSet;
 use crate::save::p2m::{localise_table, pages_named};
 use std::collections::BTreeMap;
@@ -68,7 +69,7 @@ impl<'a> Memory<'a> {
     }
 
     /// Takes one record of pages.
-    pub(super) fn load(&mut self, mut pages: Pages<'_, File>) -> Result<(), RestoreError> {
+    pub(super) fn load(&mut self, mut pages: Pages<'_, Incoming<'_>>) -> Result<(), RestoreError> {
         let entries = pages.entries;
         entries.iter().try_for_each(|entry| self.judge(*entry))?;
         if pages.compare {

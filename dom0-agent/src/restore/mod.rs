@@ -27,6 +27,7 @@ pub use error::RestoreError;
 
 use crate::build::newborn::Newborn;
 use crate::build::{BuildRequest, Built, Hypervisor};
+use crate::peer::Incoming;
 use crate::save::policy;
 use collect::Collected;
 use error::Step;
@@ -37,7 +38,7 @@ use xen_abi::ids::DomId;
 use xen_stream::libxc::Record;
 use xen_stream::{Event, Layer, Mode, Reader};
 
-/// Restores a domain, paused, without devices, from a file that stands at the libxl stream's header. `made` is told which one it is while its memory is
+/// Restores a domain, paused, without devices, from a file or connection that stands at the libxl stream's header. `made` is told which one it is while its memory is
 /// still to come.
 ///
 /// # Errors
@@ -45,17 +46,17 @@ use xen_stream::{Event, Layer, Mode, Reader};
 pub fn restore(
     host: &dyn Hypervisor,
     request: &BuildRequest,
-    file: File,
+    from: Incoming<'_>,
     made: &mut dyn FnMut(DomId),
 ) -> Result<Built, RestoreError> {
-    let from = file.try_clone().map_err(RestoreError::Source)?;
-    let mut reader = Reader::new(file, Layer::Libxl, Mode::Plain);
+    let file = from.share().map_err(RestoreError::Source)?;
+    let mut reader = Reader::new(from, Layer::Libxl, Mode::Plain);
     // A file that is no image at all is refused before there is a domain.
     begin(&mut reader, request.kind)?;
     let newborn = Newborn::create(host, request)?;
     let domid = newborn.domid;
     made(domid);
-    match fill(&newborn, &mut reader, &from) {
+    match fill(&newborn, &mut reader, &file) {
         Ok(built) => {
             newborn.finish();
             Ok(built)
@@ -72,7 +73,7 @@ pub fn restore(
 }
 
 /// Reads up to the image's headers.
-fn begin(reader: &mut Reader<File>, kind: DomainKind) -> Result<(), RestoreError> {
+fn begin(reader: &mut Reader<Incoming<'_>>, kind: DomainKind) -> Result<(), RestoreError> {
     loop {
         match reader.next()? {
             Event::Image(_, header) => return collect::check_kind(header, kind),
@@ -86,7 +87,7 @@ fn begin(reader: &mut Reader<File>, kind: DomainKind) -> Result<(), RestoreError
 
 fn fill(
     newborn: &Newborn<'_>,
-    reader: &mut Reader<File>,
+    reader: &mut Reader<Incoming<'_>>,
     from: &File,
 ) -> Result<Built, RestoreError> {
     let ports = newborn.ports()?;

@@ -3,6 +3,7 @@
 use super::error::{RestoreError, Step};
 use super::window::Window;
 use crate::build::Hypervisor;
+use crate::peer::Incoming;
 use std::fs::File;
 use std::os::fd::AsFd;
 use xen_abi::ids::{DomId, PAGE_SIZE};
@@ -29,7 +30,11 @@ impl Moved {
 }
 
 impl Window for Moved {
-    fn read(&mut self, frames: &[u64], pages: &mut Pages<'_, File>) -> Result<(), RestoreError> {
+    fn read(
+        &mut self,
+        frames: &[u64],
+        pages: &mut Pages<'_, Incoming<'_>>,
+    ) -> Result<(), RestoreError> {
         self.mover.open(frames, Look::Away).step(STEP)?;
         let bytes = frames.len() * PAGE_SIZE;
         let mut ended = false;

@@ -11,6 +11,7 @@ use super::error::RestoreError;
 use super::mapped::Mapped;
 use super::moved::Moved;
 use crate::build::newborn::Newborn;
+use crate::peer::Incoming;
 use std::fs::File;
 use xen_host::mover::WORTH_PAGES;
 use xen_stream::reader::Pages;
@@ -18,7 +19,11 @@ use xen_stream::reader::Pages;
 /// A way to a domain's pages.
 pub(super) trait Window: std::fmt::Debug {
     /// Reads the contents of the next pages of a record into these frames, at most [`super::limits::WINDOW_PAGES`].
-    fn read(&mut self, frames: &[u64], pages: &mut Pages<'_, File>) -> Result<(), RestoreError>;
+    fn read(
+        &mut self,
+        frames: &[u64],
+        pages: &mut Pages<'_, Incoming<'_>>,
+    ) -> Result<(), RestoreError>;
 
     /// Nothing of the domain is mapped by it afterwards.
     fn close(self: Box<Self>) -> Result<(), RestoreError>;

@@ -439,6 +439,30 @@ fn a_line_that_breaks_anywhere_on_the_way_there_leaves_one_guest() {
 }
 
 #[test]
+fn a_sender_that_goes_silent_is_given_up_and_keeps_its_guest() {
+    /// Much longer than a sender of these tests takes between two words.
+    const BORNE: Duration = Duration::from_millis(500);
+    let (forth, _) = lengths();
+    // Before a word of it, in its headers, in its pages, and in what follows them.
+    for at in [0, 100, 500, forth / 3, forth - 1500, forth - 60] {
+        let mut pair = pair();
+        let cut = Cut {
+            forth: at,
+            silent: Some(BORNE),
+            ..Cut::NEVER
+        };
+        let went = simply(&pair, cut);
+        explain(&format!("silent after {at} of {forth}"), || {
+            let why = went.arrived.unwrap().unwrap_err().to_string();
+            assert!(why.contains("the sender went silent"), "{why}");
+            assert!(why.contains("did not move for"), "{why}");
+            assert!(went.left.unwrap().is_err());
+            assert!(!settle_on_one(&mut pair));
+        });
+    }
+}
+
+#[test]
 fn a_line_that_breaks_on_the_way_back_leaves_one_guest() {
     let (_, back) = lengths();
     // "ready" is 34 bytes long, the report 39 and one.

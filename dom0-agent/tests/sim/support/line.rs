@@ -2,9 +2,9 @@
 
 use super::Host;
 use dom0_agent::agent::Agent;
-use dom0_agent::agent::create::CreateOptions;
 use dom0_agent::agent::error::AgentError;
 use dom0_agent::agent::migrate::{Connection, Escort, MoveOptions, Moved};
+use dom0_agent::agent::receive::ArrivalOptions;
 use dom0_agent::config::domain::DomainConfig;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 use xen_abi::ids::DomId;
 use xen_sim::Crashed;
 
@@ -22,12 +23,15 @@ use xen_sim::Crashed;
 pub struct Cut {
     pub forth: u64,
     pub back: u64,
+    /// It is not gone: nothing comes any more, for so long as the receiver bears it.
+    pub silent: Option<Duration>,
 }
 
 impl Cut {
     pub const NEVER: Self = Self {
         forth: u64::MAX,
         back: u64::MAX,
+        silent: None,
     };
 }
 
@@ -73,6 +77,7 @@ struct Way {
     from: UnixStream,
     to: UnixStream,
     left: u64,
+    silent: bool,
 }
 
 impl Way {
@@ -82,6 +87,10 @@ impl Way {
         let mut carried = 0;
         loop {
             if self.left == 0 {
+                if self.silent {
+                    // Until the other end hangs up.
+                    let _ = self.to.read(&mut buffer);
+                }
                 for end in others {
                     let _ = end.shutdown(Shutdown::Both);
                 }
@@ -134,11 +143,13 @@ pub fn travel(
         from: forth_in,
         to: forth_out,
         left: cut.forth,
+        silent: cut.silent.is_some(),
     };
     let back = Way {
         from: back_in,
         to: back_out,
         left: cut.back,
+        silent: false,
     };
     let all = &all;
     thread::scope(|scope| {
@@ -147,8 +158,9 @@ pub fn travel(
         let receiver = scope.spawn(move || {
             let quiet = Ear::with(&|_| {});
             let (input, output) = (file(receiver_in), file(receiver_out));
-            let options = CreateOptions::default();
-            unless_it_dies(|| to.receive_guest(config, options, input, output, &quiet))
+            let mut options = ArrivalOptions::default();
+            options.stall = cut.silent.unwrap_or(options.stall);
+            unless_it_dies(|| to.receive_guest(config, &options, input, output, &quiet))
         });
         let connection = Connection {
             to: file(sender_to),
