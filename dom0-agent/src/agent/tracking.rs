@@ -7,13 +7,14 @@
 use super::error::AgentError;
 use super::furnish::order_driver;
 use super::guest::{Guest, SharedGuest};
+use super::record::Stage;
 use super::{Agent, lock};
 use crate::disks::limits::{FREEZE_WITHIN, ORDER_PAUSE, ORDER_TRIES};
 use crate::disks::map::DirtyMap;
 use crate::disks::{ExtentSet, Tracked};
 use parapet_wire::driver::{DeviceKind, OrderBody, Outcome, TrackDisk};
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
 use xen_abi::ids::DomId;
 
 /// A disk that is being copied.
@@ -66,6 +67,10 @@ impl Agent {
         let mut guest = lock(shared);
         let domid = running(&guest)?;
         find(&mut guest, devid)?;
+        if is_let_go(&guest) {
+            // What the last driver noted and did not take any more counts as well.
+            return Ok(find(&mut guest, devid)?.map.drain_all());
+        }
         order_driver(
             &mut guest,
             domid,
@@ -82,6 +87,10 @@ impl Agent {
     pub fn freeze_disk(&self, shared: &SharedGuest, devid: u32) -> Result<u32, AgentError> {
         let mut guest = lock(shared);
         let domid = running(&guest)?;
+        find(&mut guest, devid)?;
+        if is_let_go(&guest) {
+            return Ok(0);
+        }
         find(&mut guest, devid)?.frozen = true;
         let order = OrderBody::FreezeDisk {
             devid,
@@ -108,7 +117,7 @@ impl Agent {
         if guest.tracked.remove(&devid).is_none() {
             return;
         }
-        let Some(domid) = guest.record.domid else {
+        let Some(domid) = guest.record.domid.filter(|_| guest.driver.is_some()) else {
             return;
         };
         // A driver that is away took tracking and freeze with it.
@@ -153,6 +162,11 @@ fn tell(guest: &mut Guest, domid: DomId, devid: u32) -> Result<(), AgentError> {
     order_driver(guest, domid, order, vec![fd]).map(drop)
 }
 
+/// The guest has suspended to be moved, its driver has ended, and none takes its place: nobody writes to its disks.
+fn is_let_go(guest: &Guest) -> bool {
+    guest.record.stage == Stage::Leaving && guest.driver.is_none()
+}
+
 fn running(guest: &Guest) -> Result<DomId, AgentError> {
     let domid = guest.record.domid;
     domid.ok_or_else(|| AgentError::Invalid("the guest is not running".to_owned()))
@@ -167,15 +181,15 @@ fn find(guest: &mut Guest, devid: u32) -> Result<&mut TrackedDisk, AgentError> {
 }
 
 /// A disk of a guest, for [`crate::disks::DiskCopy`]: orders to a driver that is just being replaced are given again, a little later.
-pub struct GuestDisk<P> {
-    agent: Arc<Agent>,
+pub struct GuestDisk<A, P> {
+    agent: A,
     guest: SharedGuest,
     devid: u32,
     /// Lets a little time pass.
     pause: P,
 }
 
-impl<P> fmt::Debug for GuestDisk<P> {
+impl<A, P> fmt::Debug for GuestDisk<A, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuestDisk")
             .field("devid", &self.devid)
@@ -188,10 +202,10 @@ pub fn a_moment() {
     std::thread::sleep(ORDER_PAUSE);
 }
 
-impl<P: FnMut()> GuestDisk<P> {
+impl<A: Deref<Target = Agent>, P: FnMut()> GuestDisk<A, P> {
     /// The disk of this number; `pause` is called between two tries ([`a_moment`]).
     #[must_use]
-    pub fn new(agent: Arc<Agent>, guest: SharedGuest, devid: u32, pause: P) -> Self {
+    pub fn new(agent: A, guest: SharedGuest, devid: u32, pause: P) -> Self {
         Self {
             agent,
             guest,
@@ -218,7 +232,7 @@ impl<P: FnMut()> GuestDisk<P> {
     }
 }
 
-impl<P: FnMut()> Tracked for GuestDisk<P> {
+impl<A: Deref<Target = Agent>, P: FnMut()> Tracked for GuestDisk<A, P> {
     fn begin(&mut self, disk_bytes: u64) -> Result<(), AgentError> {
         self.patiently(|agent, guest, devid| agent.track_disk(guest, devid, disk_bytes))
     }

@@ -122,33 +122,33 @@ pub enum FormatError {
     Nonsense(String),
 }
 
-fn nonsense<T>(text: impl Into<String>) -> Result<T, FormatError> {
+pub(super) fn nonsense<T>(text: impl Into<String>) -> Result<T, FormatError> {
     Err(FormatError::Nonsense(text.into()))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// Puts the checksum of everything before into the last four bytes.
-fn seal(bytes: &mut [u8]) {
+pub(super) fn seal(bytes: &mut [u8]) {
     let (rest, crc) = bytes.split_at_mut(bytes.len() - 4);
     crc.copy_from_slice(&crc32fast::hash(rest).to_le_bytes());
 }
 
-fn check_seal(bytes: &[u8]) -> Result<(), FormatError> {
+pub(super) fn check_seal(bytes: &[u8]) -> Result<(), FormatError> {
     let (rest, crc) = bytes.split_at(bytes.len() - 4);
     if u32_at(crc, 0) == crc32fast::hash(rest) {
         Ok(())

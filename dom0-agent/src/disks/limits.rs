@@ -16,6 +16,16 @@ pub const MAX_ROUNDS: u64 = 256;
 pub const MAX_DAMAGED: usize = 1024;
 /// Bytes of zeros written at once where a hole cannot be punched.
 pub const ZERO_CHUNK_BYTES: usize = 64 << 10;
+/// Disks of one guest that are copied.
+pub const MAX_DISKS: usize = 256;
+/// Bytes of the reason why disks are not taken.
+pub const MAX_REASON_BYTES: usize = 1024;
+/// Bytes that a receiver writes before it waits until they are on the medium: less is left to wait for while the guest stands still.
+pub const SYNC_BYTES: u64 = 256 << 20;
+/// Longest time for the other side to look at its places, and to report a round.
+pub const REPORT_PATIENCE: Duration = Duration::from_secs(120);
+/// How often somebody who watches is told how a long round goes.
+pub const NEWS_EVERY: Duration = Duration::from_secs(10);
 /// Rounds while the guest is suspended. Nobody writes then: the first copies what is left, the second finds nothing. More means a disk that is not quiet,
 /// or a line that damages what it carries.
 pub const LAST_ROUNDS: u32 = 8;

@@ -51,8 +51,19 @@ impl DirtyMap {
     /// What drivers have taken since the last call.
     #[must_use]
     pub fn drain(&self) -> ExtentSet {
+        self.drain_half(|word| self.layout.taken(word))
+    }
+
+    /// What was noted since the last call, taken or not. Only once no driver has the map any more: a living one may be moving bits between the halves.
+    #[must_use]
+    pub fn drain_all(&self) -> ExtentSet {
+        let untaken = self.drain_half(|word| self.layout.live(word));
+        self.drain().with(untaken)
+    }
+
+    fn drain_half(&self, at: impl Fn(usize) -> usize) -> ExtentSet {
         let ranges = (0..self.layout.words()).flat_map(|word| {
-            let at = self.layout.taken(word);
+            let at = at(word);
             // A look first: most words are empty, and a page that was never written costs no memory.
             let bits = if self.region.load_u64(at) == 0 {
                 0
@@ -83,8 +94,13 @@ mod tests {
         theirs.fill(4096, map.layout.bytes() - 4096, 0xff);
         assert_eq!(map.drain(), ExtentSet::all(70 * EXTENT_BYTES - 512));
         assert!(map.drain().is_empty(), "the live half is the driver's own");
+        assert_eq!(map.drain_all(), ExtentSet::all(70 * EXTENT_BYTES - 512));
         theirs.store_u64(map.layout.taken(1), 0b1010);
         assert_eq!(map.drain().ranges(), [65..66, 67..68]);
+        theirs.store_u64(map.layout.live(0), 0b1);
+        theirs.store_u64(map.layout.taken(0), 0b100);
+        assert_eq!(map.drain_all().ranges(), [0..1, 2..3]);
+        assert!(map.drain_all().is_empty());
         assert!(DirtyMap::create(0).unwrap().is_none());
     }
 }

@@ -10,9 +10,10 @@
 //!      │ send.rs                                    receive.rs
 //!      └──────────▶ records ──────────▶ a new sparse file, judged byte by byte
 //!      ◀────────── reports: what must come again ◀──┘
+//!      talk.rs: which disks, and whose turn it is on the line                    pure
 //! ```
 //!
-//! Nothing here decides what becomes of the guest, and nothing here is a command: whoever moves a guest calls it. A copy that is given up, for
+//! Nothing here decides what becomes of the guest: `agent/luggage.rs` and `agent/landing.rs` do, the two ends of a move. A copy that is given up, for
 //! whatever reason, leaves the guest and its disk as they were, and nothing at the other side.
 //!
 //! The section's format lives here and not with Xen's formats (`xen-stream` holds those alone), nor with the messages of `parapet-wire`: only
@@ -24,14 +25,17 @@ pub mod extents;
 pub mod format;
 pub mod limits;
 pub mod map;
+pub mod place;
 pub mod receive;
 pub mod send;
 pub mod session;
 pub mod source;
+pub mod talk;
 
 pub use copy::{Policy, Why};
 pub use error::{CopyError, ReceiveError};
 pub use extents::ExtentSet;
-pub use receive::{Place, Receiver};
+pub use place::{Landed, Place};
+pub use receive::{Heard, Receiver};
 pub use session::{DiskCopy, Next, Tracked};
 pub use source::Source;

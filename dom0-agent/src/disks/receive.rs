@@ -14,27 +14,15 @@ use super::error::ReceiveError;
 use super::format::{
     Body, FormatError, HEADER_BYTES, Header, RECORD_BYTES, Record, Report, TOTALS_BYTES, Totals,
 };
-use super::limits::{MAX_DAMAGED, MAX_ROUNDS, ZERO_CHUNK_BYTES};
+use super::limits::{MAX_DAMAGED, MAX_ROUNDS, SYNC_BYTES, ZERO_CHUNK_BYTES};
+use super::place::{Place, create, incoming, look, parent};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-
-/// Where a disk is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Device number.
-    pub disk: u32,
-    /// The file.
-    pub path: PathBuf,
-    /// How large the disk must be, if that is known.
-    pub bytes: Option<u64>,
-    /// A file that is there and holds something may be replaced.
-    pub replace: bool,
-}
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 /// A disk that is being received.
 #[derive(Debug)]
@@ -50,7 +38,20 @@ pub struct Receiver {
     high: u64,
     damaged: Vec<Range<u64>>,
     block: Vec<u8>,
+    /// The present section, once its header has come.
+    section: Option<Section>,
+    /// Bytes written that may not be on the medium yet.
+    unsynced: u64,
     complete: bool,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// A round; more are to come.
+    Round,
+    /// The end: everything is there.
+    End(Totals),
 }
 
 /// Where the present section stands.
@@ -82,6 +83,8 @@ impl Receiver {
             high: 0,
             damaged: Vec::new(),
             block: Vec::new(),
+            section: None,
+            unsynced: 0,
             complete: false,
         })
     }
@@ -95,9 +98,32 @@ impl Receiver {
         from: &mut dyn Read,
         reports: &mut dyn Write,
     ) -> Result<Totals, ReceiveError> {
-        let bytes = self.header(from)?;
-        self.totals = Totals::default();
-        let mut section = Section::default();
+        loop {
+            if let Heard::End(totals) = self.turn(from, reports)? {
+                return Ok(totals);
+            }
+        }
+    }
+
+    /// Receives to the end of a round or of the section, and reports. Between two of these the stream may be about something else.
+    ///
+    /// # Errors
+    /// As [`Receiver::run`].
+    pub fn turn(
+        &mut self,
+        from: &mut dyn Read,
+        reports: &mut dyn Write,
+    ) -> Result<Heard, ReceiveError> {
+        // After an error a section begins anew.
+        let mut section = match (self.section.take(), self.bytes) {
+            (Some(section), Some(_)) => section,
+            _ => {
+                self.header(from)?;
+                self.totals = Totals::default();
+                Section::default()
+            }
+        };
+        let bytes = self.bytes.unwrap_or(0);
         loop {
             let record = self.head(from, bytes, &section)?;
             section.number += 1;
@@ -123,15 +149,31 @@ impl Receiver {
                         complete: false,
                         damaged: self.damaged.clone(),
                     };
+                    self.sync()?;
                     self.line(reports.write_all(&report.encode()))?;
                     self.line(reports.flush())?;
-                    continue;
+                    self.section = Some(section);
+                    return Ok(Heard::Round);
                 }
-                Body::End => return self.end(from, &record, &section, reports),
+                Body::End => return self.end(from, &record, &section, reports).map(Heard::End),
             }
             section.records += 1;
             self.totals.count(&record.body);
         }
+    }
+
+    /// The file that the disk grows in.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn sync(&mut self) -> Result<(), ReceiveError> {
+        if std::mem::take(&mut self.unsynced) > 0 {
+            let synced = self.file.sync_data();
+            synced.map_err(|source| self.failed("sync of", source))?;
+        }
+        Ok(())
     }
 
     /// Makes the disk durable and gives it its name.
@@ -160,7 +202,7 @@ impl Receiver {
             .map_err(at("sync of the directory of"))
     }
 
-    fn header(&mut self, from: &mut dyn Read) -> Result<u64, ReceiveError> {
+    fn header(&mut self, from: &mut dyn Read) -> Result<(), ReceiveError> {
         let mut bytes = [0; HEADER_BYTES];
         self.line(from.read_exact(&mut bytes))?;
         let header = Header::decode(&bytes).map_err(|error| self.odd_header(error.to_string()))?;
@@ -188,7 +230,7 @@ impl Receiver {
             .set_len(header.bytes)
             .map_err(|source| self.failed("size of", source))?;
         self.bytes = Some(header.bytes);
-        Ok(header.bytes)
+        Ok(())
     }
 
     fn head(
@@ -244,6 +286,10 @@ impl Receiver {
                 .write_all_at(&block, range.start)
                 .map_err(|source| self.failed("write of", source))?;
             self.high = self.high.max(range.end);
+            self.unsynced += range.end - range.start;
+            if self.unsynced >= SYNC_BYTES {
+                self.sync()?;
+            }
             self.mend(record.number, range)?;
         } else {
             // Once, however often it arrives damaged.
@@ -417,89 +463,6 @@ impl Drop for Receiver {
                 tracing::error!(path = %self.incoming.display(), %error, "cannot remove half a disk");
             }
         }
-    }
-}
-
-/// Whether a disk may be put there.
-fn look(place: &Place) -> Result<(), ReceiveError> {
-    let refuse = |what: &str| {
-        Err(ReceiveError::Place {
-            path: place.path.clone(),
-            what: what.to_owned(),
-        })
-    };
-    match fs::symlink_metadata(&place.path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(ReceiveError::File {
-            what: "look at",
-            path: place.path.clone(),
-            source,
-        }),
-        Ok(there) if !there.is_file() => {
-            refuse("is there, and no regular file; choose another place")
-        }
-        Ok(there) if there.len() > 0 && !place.replace => {
-            refuse("is there and not empty; move it away, or allow that it is replaced")
-        }
-        Ok(_) => Ok(()),
-    }
-}
-
-/// Where it grows: beside its place, so that it can be renamed.
-fn incoming(path: &Path) -> Result<PathBuf, ReceiveError> {
-    match path.file_name() {
-        Some(name) => Ok(parent(path).join(format!(".{}.incoming", name.to_string_lossy()))),
-        None => Err(ReceiveError::Place {
-            path: path.to_owned(),
-            what: "names no file".to_owned(),
-        }),
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes the file, and holds its lock: one that a receiver left that was killed has none, and is removed.
-fn create(path: &Path) -> Result<File, ReceiveError> {
-    let failed = |what| {
-        move |source| ReceiveError::File {
-            what,
-            path: path.to_owned(),
-            source,
-        }
-    };
-    match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(failed("look at")(source)),
-        Ok(old) => match old.try_lock() {
-            Ok(()) => fs::remove_file(path).map_err(failed("remove"))?,
-            Err(TryLockError::WouldBlock) => {
-                return Err(ReceiveError::Place {
-                    path: path.to_owned(),
-                    what: "is being received by somebody else".to_owned(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed("lock of")(source)),
-        },
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed("make"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ReceiveError::Place {
-            path: path.to_owned(),
-            what: "is being received by somebody else".to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(failed("lock of")(source)),
     }
 }
 

@@ -9,7 +9,7 @@
 //! The proof that both sides are the same: after the last read the disk was frozen (once more: a driver that was replaced meanwhile ran what
 //! its predecessor had begun), and nothing was noted since the set of the last round was taken.
 
-use super::copy::{Decision, Forecast, Input, Plan, Policy};
+use super::copy::{Decision, Forecast, Input, Moved, Plan, Policy};
 use super::error::CopyError;
 use super::extents::ExtentSet;
 use super::format::Totals;
@@ -61,6 +61,7 @@ pub struct DiskCopy<T: Tracked> {
     began: bool,
     /// The present connection has its header.
     headed: bool,
+    moved: Option<Moved>,
 }
 
 impl<T: Tracked> DiskCopy<T> {
@@ -91,6 +92,7 @@ impl<T: Tracked> DiskCopy<T> {
                     decision,
                     began: false,
                     headed: false,
+                    moved: None,
                 })
             }
             Err(error) => {
@@ -112,11 +114,11 @@ impl<T: Tracked> DiskCopy<T> {
         self.head(out)?;
         if let Decision::Round(set) = self.decision.clone() {
             let (moved, damaged) = self.sender.round(&set, out, reports)?;
+            self.moved = Some(moved);
             let left = self.dirty()?.with(damaged);
             self.advance(Input::Copied { moved, left });
         } else {
-            let dirty = self.dirty()?;
-            self.advance(Input::Again(dirty));
+            self.look()?;
         }
         Ok(match &self.decision {
             Decision::Suspend(forecast) => Next::Suspend(*forecast),
@@ -124,6 +126,34 @@ impl<T: Tracked> DiskCopy<T> {
                 Next::Round(self.plan.pending().bytes())
             }
         })
+    }
+
+    /// Whether there is anything for [`DiskCopy::round`] to copy.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        matches!(self.decision, Decision::Round(_))
+    }
+
+    /// Takes what was noted since, and plans the next round; nothing is sent.
+    ///
+    /// # Errors
+    /// The driver.
+    pub fn look(&mut self) -> Result<(), CopyError> {
+        let dirty = self.dirty()?;
+        self.advance(Input::Again(dirty));
+        Ok(())
+    }
+
+    /// Bytes that the other side does not have for certain.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.plan.pending().bytes()
+    }
+
+    /// What the last round moved.
+    #[must_use]
+    pub fn moved(&self) -> Option<Moved> {
+        self.moved
     }
 
     /// Copies what is left of the disk of a guest that is suspended, and ends the section: the other side has every byte. The disk stays

@@ -5,6 +5,7 @@
 //! it happens in the middle of rounds, and between any two orders.
 
 use crate::support::{Host, Setup};
+use dom0_agent::agent::Agent;
 use dom0_agent::agent::error::AgentError;
 use dom0_agent::agent::guest::SharedGuest;
 use dom0_agent::agent::tracking::GuestDisk;
@@ -16,6 +17,7 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use xen_abi::ids::DomId;
 use xen_sim::frontend::blk::{BlkFront, BlkRequest};
@@ -163,7 +165,7 @@ impl Write for Line {
     }
 }
 
-fn tracked(scene: &Shared) -> GuestDisk<impl FnMut() + use<>> {
+fn tracked(scene: &Shared) -> GuestDisk<Arc<Agent>, impl FnMut() + use<>> {
     let (agent, guest) = {
         let scene = scene.borrow();
         (scene.host.agent.clone(), scene.shared_guest())
