@@ -293,8 +293,17 @@ pub(super) fn check_kernel(config: &DomainConfig) -> Result<(), AgentError> {
     }
 }
 
-/// Everything about a configuration that can be judged without the host's help.
+/// Everything about a configuration that can be judged without a domain, its media included.
 pub(super) fn check(config: &DomainConfig) -> Result<(), AgentError> {
+    check_shape(config)?;
+    for disk in &config.disks {
+        medium::open(disk)?;
+    }
+    Ok(())
+}
+
+/// As [`check`], of a guest whose media are not there yet.
+pub(super) fn check_shape(config: &DomainConfig) -> Result<(), AgentError> {
     if config.name.is_empty() || config.name.len() > MAX_NAME_BYTES {
         return Err(AgentError::Invalid(format!(
             "the name must have 1 to {MAX_NAME_BYTES} bytes"
@@ -324,7 +333,6 @@ pub(super) fn check(config: &DomainConfig) -> Result<(), AgentError> {
                 path.display()
             )));
         }
-        medium::open(disk)?;
     }
     for vif in &config.vifs {
         if vif.kind == VifKind::Ioemu {

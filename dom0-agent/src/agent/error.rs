@@ -1,8 +1,11 @@
 //! Why the agent could not do what was asked: the object, the cause and the way out, in one line.
 
+use super::landing::LandingError;
+use super::luggage::LuggageError;
 use super::migrate::MoveError;
 use super::receive::ArrivalError;
 use crate::build::BuildError;
+use crate::disks::CopyError;
 use crate::image::ImageError;
 use crate::restore::RestoreError;
 use crate::save::{SaveError, SuspendError};
@@ -86,6 +89,15 @@ pub enum AgentError {
     /// The guest did not arrive.
     #[error(transparent)]
     Arrival(#[from] ArrivalError),
+    /// Its disks could not go along.
+    #[error(transparent)]
+    Luggage(#[from] LuggageError),
+    /// A disk of it could not be sent.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// Its disks did not arrive.
+    #[error(transparent)]
+    Landing(#[from] LandingError),
     /// The guest could not be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),

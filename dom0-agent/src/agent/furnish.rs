@@ -139,18 +139,27 @@ impl Agent {
         Ok(medium)
     }
 
-    /// Takes the disks from whoever had them. One that is not what was `expected` is described anew in `tree`.
+    /// As [`Agent::expect_disk`], while there is no medium yet.
+    pub(super) fn await_disk(guest: &mut Guest, spec: &DiskSpec) -> Result<(), AgentError> {
+        let devid = free_disk(guest, spec)?;
+        guest
+            .devices
+            .insert((DeviceKind::Disk, devid), new_disk(spec));
+        Ok(())
+    }
+
+    /// Takes the disks from whoever had them. One that is not what was `expected`, or of which nothing was known, is described in `tree`.
     pub(super) fn claim_disks(
         &self,
         guest: &mut Guest,
         domid: DomId,
-        expected: &[Medium],
+        expected: &[Option<Medium>],
         tree: &mut Tree,
     ) -> Result<(), AgentError> {
         for (spec, expected) in guest.record.config.disks.clone().iter().zip(expected) {
             let devid = number_of(spec)?;
             let medium = self.open_disk(guest, domid, devid, spec)?;
-            if medium != *expected {
+            if Some(medium) != *expected {
                 describe_disk(tree, devid, spec, medium);
             }
         }
@@ -308,7 +317,7 @@ impl Agent {
     }
 }
 
-fn number_of(spec: &DiskSpec) -> Result<u32, AgentError> {
+pub(super) fn number_of(spec: &DiskSpec) -> Result<u32, AgentError> {
     vdev_number(&spec.vdev)
         .ok_or_else(|| AgentError::Invalid(format!("disk {}: no such virtual device", spec.vdev)))
 }

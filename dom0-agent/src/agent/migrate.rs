@@ -18,11 +18,13 @@
 use super::error::AgentError;
 use super::furnish::order_driver;
 use super::guest::{Guest, SharedGuest};
+use super::luggage::{self, Luggage, LuggageOptions};
 use super::record::Stage;
 use super::save::Saving;
 use super::{Agent, News, handle, lock};
 use crate::agent::drivers::DriverNews;
 use crate::device::medium;
+use crate::disks::limits::REPORT_PATIENCE as DISK_PATIENCE;
 use crate::layout::{Tree, paths};
 use crate::peer::{Incoming, Outgoing};
 use crate::save::live::{self, Log};
@@ -32,6 +34,7 @@ use parapet_wire::driver::OrderBody;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -60,6 +63,8 @@ pub struct MoveOptions {
     pub max_downtime: Duration,
     /// How long it is waited for.
     pub patience: Patience,
+    /// Its disks go along.
+    pub disks: Option<LuggageOptions>,
 }
 
 impl Default for MoveOptions {
@@ -69,6 +74,7 @@ impl Default for MoveOptions {
             verify: false,
             max_downtime: limits::MAX_DOWNTIME,
             patience: Patience::default(),
+            disks: None,
         }
     }
 }
@@ -168,6 +174,8 @@ struct Journey<'a> {
 /// A guest whose image is with the other side.
 struct Sent<'a> {
     out: Outgoing<'a>,
+    /// Images that were copied.
+    stay: Vec<PathBuf>,
     asked: Instant,
     suspending: Duration,
     rounds: u32,
@@ -205,7 +213,8 @@ impl Agent {
             began: Instant::now(),
             asked: Cell::new(false),
         };
-        let sent = journey.send(connection.to, &wanted);
+        let from = connection.from.try_clone().map_err(MoveError::NotGiven)?;
+        let sent = journey.send(connection.to, from, &wanted);
         let unseen = matches!(&sent, Err(AgentError::Save(error)) if error.never_asked());
         saving.asked = journey.asked.get() && !unseen;
         let sent = sent?;
@@ -317,10 +326,23 @@ impl Agent {
 
 impl<'a> Journey<'a> {
     /// Sends the guest; it is suspended, and without a driver, then.
-    fn send(&self, to: File, wanted: &'a dyn Fn() -> bool) -> Result<Sent<'a>, AgentError> {
+    fn send(
+        &self,
+        to: File,
+        from: File,
+        wanted: &'a dyn Fn() -> bool,
+    ) -> Result<Sent<'a>, AgentError> {
         let agent: &'a Agent = self.agent;
         let xen = agent.seams.xen.as_ref();
-        let out = Outgoing::connection(to, STALL, wanted).map_err(MoveError::NotGiven)?;
+        let mut out = Outgoing::connection(to, STALL, wanted).map_err(MoveError::NotGiven)?;
+        let mut luggage = None;
+        if let Some(options) = &self.options.disks {
+            let reports = Incoming::new(from, DISK_PATIENCE, wanted);
+            let mut packed =
+                Luggage::pack(agent, self.shared, options, &mut out, reports, self.escort)?;
+            packed.live(&mut out)?;
+            luggage = Some(packed);
+        }
         let mut saver = Saver::begin(xen, self.subject, out, wanted)?;
         let (log, rest, rounds, why) = match self.log(&mut saver)? {
             Some(log) => {
@@ -352,10 +374,16 @@ impl<'a> Journey<'a> {
             saver.verify()?;
             saver.send(&all)?;
         }
-        let (summary, out) = saver.finish()?;
+        let (summary, mut out) = saver.finish()?;
         self.phase("its image is sent");
+        let stay = match luggage {
+            Some(luggage) => luggage.finish(&mut out)?,
+            None => Vec::new(),
+        };
+        self.phase("its disks are sent");
         Ok(Sent {
             out,
+            stay,
             asked,
             suspending,
             rounds: rounds + 1,
@@ -390,6 +418,7 @@ impl<'a> Journey<'a> {
                 self.escort
                     .tell("migration sender: Target reports successful startup.".into());
                 self.let_go_for_good();
+                luggage::tell_what_stays(self.escort, &sent.stay);
                 Ok(Moved {
                     total: self.began.elapsed(),
                     pause,

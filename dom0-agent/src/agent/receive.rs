@@ -1,7 +1,7 @@
 //! Takes a guest that is moved here: the receiver's end of stock's handshake.
 //!
 //! ```text
-//!   check ─▶ record(Expected) ─▶ domain from the stream, paused ─▶ devices ─▶ "ready" ─▶ "it is yours" ─▶ record(Accepted) ─▶ name, unpause ─▶ "it runs"
+//!   check ─▶ record(Expected) ─▶ (disks, if they come along) ─▶ domain from the stream, paused ─▶ devices ─▶ "ready" ─▶ "it is yours" ─▶ record(Accepted) ─▶ name, unpause ─▶ "it runs"
 //!                   └───────────────────── any failure: teardown, and the guest runs on where it was ──┘       └─ any failure: teardown, "it does not"
 //! ```
 //!
@@ -9,20 +9,22 @@
 //! with the record that says `Accepted`, which is written when the other side has given it up: an agent that is killed before that leaves a copy
 //! that the next one removes, and after it one that the next one lets run. Source of the handshake: Xen `tools/xl/xl_migrate.c`.
 
-use super::create::{CreateOptions, check, draw_what_is_open};
+use super::create::{CreateOptions, check, check_shape, draw_what_is_open};
 use super::error::AgentError;
-use super::furnish::{name_rings, vm_facts};
+use super::furnish::{name_rings, number_of, vm_facts};
 use super::guest::{Guest, SharedGuest};
+use super::landing::{Landing, LandingOptions};
 use super::migrate::Escort;
 use super::record::{Arrival, Record, Stage};
 use super::request::build_request;
-use super::{Agent, News, handle, lock};
+use super::{Agent, News, handle, landing, lock};
 use crate::config::domain::DomainConfig;
 use crate::layout::{Tree, domain, paths};
 use crate::peer::Incoming;
 use crate::restore;
 use parapet_wire::agent as wire;
 use parapet_wire::driver::Medium;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::sync::PoisonError;
@@ -48,6 +50,8 @@ pub struct ArrivalOptions {
     pub start: CreateOptions,
     /// Longest time in which nothing of its stream may come.
     pub stall: Duration,
+    /// Its disks come along.
+    pub disks: Option<LandingOptions>,
 }
 
 impl Default for ArrivalOptions {
@@ -55,6 +59,7 @@ impl Default for ArrivalOptions {
         Self {
             start: CreateOptions::default(),
             stall: STALL,
+            disks: None,
         }
     }
 }
@@ -97,7 +102,10 @@ impl Agent {
         escort: &dyn Escort,
     ) -> Result<DomId, AgentError> {
         draw_what_is_open(&mut config);
-        check(&config)?;
+        match options.disks {
+            Some(_) => check_shape(&config)?,
+            None => check(&config)?,
+        }
         self.check_name_at_home(&config)?;
         let name = config.name.clone();
         config.name = format!("{name}{INCOMING_SUFFIX}");
@@ -148,8 +156,26 @@ impl Agent {
         let unanswered = |error| AgentError::from(ArrivalError::Answer(error));
         let answers = input.try_clone().map_err(unanswered)?;
         let wanted = || escort.waits();
+        let line = input.try_clone().map_err(unanswered)?;
+        let mut line = Incoming::new(line, options.stall, &wanted);
+        let mut landing = match options.disks {
+            Some(terms) => Some(self.expect_landing(shared, terms, &mut line, &mut output)?),
+            None => None,
+        };
+        let awaited = landing.as_ref().map(Landing::numbers).unwrap_or_default();
+        if let Some(landing) = &mut landing {
+            escort.tell("migration target: its disks come along.".into());
+            landing.take(&mut line, &mut output)?;
+        }
         let stream = Incoming::new(input, options.stall, &wanted);
-        let domid = self.build_arriving(shared, stream)?;
+        let mut land = || match landing.take() {
+            Some(mut landing) => {
+                landing.take(&mut line, &mut output)?;
+                Ok(landing.commit()?)
+            }
+            None => Ok(()),
+        };
+        let domid = self.build_arriving(shared, stream, &awaited, &mut land)?;
         escort.tell(
             "migration target: Transfer complete, requesting permission to start domain.".into(),
         );
@@ -185,11 +211,13 @@ impl Agent {
     }
 
     /// Makes the domain, without the guest's lock while its stream comes: that may take long, and others ask for all guests meanwhile. What needs
-    /// neither its memory nor its disks is made before, while it still runs elsewhere.
+    /// neither its memory nor its disks is made before, while it still runs elsewhere. Those of its disks that are `awaited` have come when `land` has.
     fn build_arriving(
         &self,
         shared: &SharedGuest,
         stream: Incoming<'_>,
+        awaited: &BTreeSet<u32>,
+        land: &mut dyn FnMut() -> Result<(), AgentError>,
     ) -> Result<DomId, AgentError> {
         let _creation = self.begin_creation();
         let request = {
@@ -199,12 +227,14 @@ impl Agent {
             self.make_room(&guest.record.config)?;
             build_request(&guest.record.config, handle(guest.record.key))
         };
-        let mut prepared: Result<Vec<Medium>, AgentError> = Err(ArrivalError::Destroyed.into());
-        let mut prepare = |domid| prepared = self.prepare_arriving(shared, domid);
+        let mut prepared: Result<Vec<Option<Medium>>, AgentError> =
+            Err(ArrivalError::Destroyed.into());
+        let mut prepare = |domid| prepared = self.prepare_arriving(shared, domid, awaited);
         let built = restore::restore(self.seams.xen.as_ref(), &request, stream, &mut prepare);
         let built = built?;
         let expected = prepared?;
         tracing::debug!(domid = %built.domid, "an arriving guest is built");
+        land()?;
         let mut guest = lock(shared);
         if guest.gone || guest.record.stage != Stage::Building {
             return Err(ArrivalError::Destroyed.into());
@@ -223,12 +253,13 @@ impl Agent {
         Ok(built.domid)
     }
 
-    /// Answers what its disks are, as they are now.
+    /// Answers what its disks are, as they are now; of one that is awaited nothing is known.
     fn prepare_arriving(
         &self,
         shared: &SharedGuest,
         domid: DomId,
-    ) -> Result<Vec<Medium>, AgentError> {
+        awaited: &BTreeSet<u32>,
+    ) -> Result<Vec<Option<Medium>>, AgentError> {
         let mut guest = lock(shared);
         if guest.gone || guest.record.stage != Stage::Building {
             return Err(ArrivalError::Destroyed.into());
@@ -238,7 +269,12 @@ impl Agent {
         let mut tree = self.prepare(&mut guest, domid)?;
         let mut expected = Vec::new();
         for spec in guest.record.config.disks.clone() {
-            expected.push(self.expect_disk(&mut guest, domid, &spec, &mut tree)?);
+            expected.push(if awaited.contains(&number_of(&spec)?) {
+                Self::await_disk(&mut guest, &spec)?;
+                None
+            } else {
+                Some(self.expect_disk(&mut guest, domid, &spec, &mut tree)?)
+            });
         }
         self.seams.store.put(&tree.into_ops())?;
         tracing::debug!(%domid, "an arriving guest is expected");
@@ -308,6 +344,7 @@ impl Agent {
             .commit("the arrival of a guest", &tree.into_ops())?;
         self.write_userdata(guest)?;
         guest.record.arrival = None;
+        landing::keep(&std::mem::take(&mut guest.record.landed));
         self.save(guest)
     }
 

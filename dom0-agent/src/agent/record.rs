@@ -4,6 +4,7 @@
 //! the guests themselves do not outlive the kernel it runs on.
 
 use crate::config::domain::DomainConfig;
+use crate::disks::Landed;
 use crate::image::FileKey;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -81,6 +82,9 @@ pub struct Record {
     /// It is being moved here.
     #[serde(default)]
     pub arrival: Option<Arrival>,
+    /// Its disks that came along, or are coming, until it is ours: they go with it if it does not stay.
+    #[serde(default)]
+    pub landed: Vec<Landed>,
     /// What its domain is called since another host was told that the guest is its own.
     #[serde(default)]
     pub away: Option<Uuid>,
@@ -149,6 +153,7 @@ impl Record {
             starts: 0,
             asked_to_suspend: false,
             arrival: None,
+            landed: Vec::new(),
             away: None,
             aside: None,
             shell: None,

@@ -4,7 +4,7 @@
 use super::error::AgentError;
 use super::guest::{DeviceBody, Guest};
 use super::record::{Arrival, Record, Stage};
-use super::{Agent, handle, lock};
+use super::{Agent, handle, landing, lock};
 use crate::device::userdata;
 use crate::layout::device::{CONSOLE_BACKEND, DISK_BACKEND, NET_BACKEND};
 use crate::layout::{Tree, paths};
@@ -52,6 +52,9 @@ impl Agent {
             tracing::warn!(%error, "a guest's end is not on record");
         }
         self.remove_all(&mut guest)?;
+        if guest.record.arrival == Some(Arrival::Expected) {
+            landing::take_away(&guest.record.landed);
+        }
         self.records
             .remove(key)
             .map_err(|source| AgentError::File {

@@ -1,6 +1,7 @@
 //! Help texts, made from the command table.
 
 use super::Call;
+use super::extras::{Program, extras};
 use super::reach::Failure;
 use super::table::{self, COMMANDS, Command};
 use crate::format::help as text;
@@ -22,16 +23,24 @@ pub fn listing() -> String {
 /// `xl help <command>`.
 #[must_use]
 pub fn of(command: &Command) -> String {
+    of_as(Program::Xl, command)
+}
+
+/// As [`of`], by the name of this program, with what it has besides.
+#[must_use]
+pub fn of_as(program: Program, command: &Command) -> String {
     let mut text = format!(
-        "Usage: xl [-v{}] {} {}\n\n{}.\n\n",
+        "Usage: {} [-v{}] {} {}\n\n{}.\n\n",
+        program.name(),
         if command.dry_run { "N" } else { "" },
         command.name,
         command.usage,
         command.summary
     );
+    let more = extras(program, command).help;
     if !command.option_help.is_empty() {
         text.push_str("Options:\n\n");
-        for (form, what) in command.option_help {
+        for (form, what) in command.option_help.iter().chain(more) {
             let _ = writeln!(text, "{form:<OPTION_COLUMN$} {what}");
         }
         text.push('\n');

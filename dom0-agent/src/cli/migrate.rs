@@ -13,6 +13,7 @@
 //! when the agent lets go of it.
 
 use super::agent::AskError;
+use super::extras::{Program, REPLACE_DISKS, WITH_DISKS};
 use super::reach::{Failure, Wire};
 use super::{Call, config_file, domain, save};
 use crate::agent::receive::{INCOMING_SUFFIX, STALL};
@@ -20,7 +21,9 @@ use crate::config::unserved;
 use crate::config::xlconf::XlConf;
 use crate::format::json;
 use crate::peer::Incoming;
-use parapet_wire::agent::{Create, FailureKind, Migrate, Moved, Reply, Request};
+use parapet_wire::agent::{
+    Create, FailureKind, Migrate, Moved, Receive, ReceiveDisks, Reply, Request,
+};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,6 +64,7 @@ pub fn migrate(call: &mut Call<'_>) -> Result<u8, Failure> {
         live: true,
         verify: call.parsed.has('d'),
         max_downtime_ms: max_downtime(call)?,
+        with_disks: with_disks(call)?,
     });
     let name = domain::names(call.reach, &[domid])?;
     let name = name.into_iter().flatten().next().unwrap_or_default();
@@ -101,7 +105,7 @@ pub fn migrate(call: &mut Call<'_>) -> Result<u8, Failure> {
 
 /// Whether the other host says that it runs the guest. Only this is taken for an answer: one that is not there may have run and ended.
 fn runs_there(call: &mut Call<'_>, name: &str, uuid: &str) -> Result<bool, Failure> {
-    let Some(line) = remote(call, "list -v") else {
+    let Some(line) = remote(call, Program::Xl, "list -v") else {
         return Ok(false);
     };
     for turn in 0..QUESTIONS {
@@ -132,6 +136,15 @@ fn name_in<'a>(listing: &'a str, uuid: &str) -> Option<&'a str> {
     let mut lines = listing.lines();
     let line = lines.find(|line| line.split_whitespace().any(|word| word == uuid))?;
     line.split_whitespace().next()
+}
+
+/// Whether disks go along; one of the two options means nothing without the other.
+fn with_disks(call: &Call<'_>) -> Result<bool, Failure> {
+    let with = call.parsed.has(WITH_DISKS);
+    if call.parsed.has(REPLACE_DISKS) && !with {
+        return Err(Failure::new("--replace-disks goes with --with-disks"));
+    }
+    Ok(with)
 }
 
 /// Milliseconds that the guest should stand still at most for the sake of its memory.
@@ -253,8 +266,8 @@ impl Transport {
     }
 }
 
-/// An `xl` command on the other host; `None` where the operand is a whole command of its own.
-fn remote(call: &Call<'_>, command: &str) -> Option<String> {
+/// A command on the other host; `None` where the operand is a whole command of its own.
+fn remote(call: &Call<'_>, program: Program, command: &str) -> Option<String> {
     let shell = call.parsed.value('s').unwrap_or(DEFAULT_SHELL);
     if shell.is_empty() {
         return None;
@@ -266,14 +279,30 @@ fn remote(call: &Call<'_>, command: &str) -> Option<String> {
         format!(" -{verbose}")
     };
     let host = call.operand(1);
-    Some(format!("{shell} {host} xl{verbose} {command}"))
+    let program = program.name();
+    Some(format!("{shell} {host} {program}{verbose} {command}"))
 }
 
 /// What the shell is to run. A `#` at the end of the -s option hides the rest, as scripts for stock's command expect.
 fn command_line(call: &Call<'_>) -> String {
-    let Some(mut line) = remote(call, "migrate-receive") else {
+    // Only ours knows of disks that come along.
+    let with_disks = call.parsed.has(WITH_DISKS);
+    let program = if with_disks {
+        Program::Parapet
+    } else {
+        Program::Xl
+    };
+    let Some(mut line) = remote(call, program, "migrate-receive") else {
         return call.operand(1).to_owned();
     };
+    for (option, word) in [
+        (WITH_DISKS, " --with-disks"),
+        (REPLACE_DISKS, " --replace-disks"),
+    ] {
+        if call.parsed.has(option) {
+            line.push_str(word);
+        }
+    }
     for option in ['e', 'p'] {
         if call.parsed.has(option) {
             line.push_str(&format!(" -{option}"));
@@ -306,11 +335,15 @@ pub fn receive(call: &mut Call<'_>) -> Result<u8, Failure> {
     }
     let name = config.name.clone();
     let config = serde_json::to_string(&config).map_err(|error| Failure::new(error.to_string()))?;
-    let request = Request::Receive(Create {
+    let disks = with_disks(call)?.then(|| ReceiveDisks {
+        replace: call.parsed.has(REPLACE_DISKS),
+    });
+    let start = Create {
         config,
         paused: call.parsed.has('p'),
         unmanaged: call.parsed.has('e'),
-    });
+    };
+    let request = Request::Receive(Receive { start, disks });
     let strange = || Failure::new("the agent answered something else");
     let failed = |error: AskError| Failure::new(format!("migration target: {error}"));
     let Reply::SendFile { .. } = agent.ask(&request).map_err(failed)? else {

@@ -14,6 +14,7 @@ pub mod create;
 pub mod details;
 pub mod domain;
 pub mod dump;
+pub mod extras;
 pub mod follow;
 pub mod getopt;
 pub mod help;
@@ -28,6 +29,7 @@ pub mod reach;
 pub mod save;
 pub mod table;
 
+use extras::{Program, extras};
 use getopt::Parsed;
 use reach::{Failure, Reach, RealHost};
 use std::io::Write;
@@ -86,15 +88,15 @@ pub fn main() -> ExitCode {
         .skip(1)
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
-    run(&arguments)
+    run(Program::Xl, &arguments)
 }
 
-/// Runs `xl` with these arguments on the real host.
+/// Runs the xl commands by this name with these arguments on the real host.
 #[must_use]
-pub fn run(arguments: &[String]) -> ExitCode {
+pub fn run(program: Program, arguments: &[String]) -> ExitCode {
     let reach = RealHost::default();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let code = dispatch(&reach, arguments, &mut out, &mut std::io::stderr());
+    let code = dispatch_as(program, &reach, arguments, &mut out, &mut std::io::stderr());
     let flushed = out.flush();
     ExitCode::from(if flushed.is_err() && code == 0 {
         1
@@ -105,6 +107,17 @@ pub fn run(arguments: &[String]) -> ExitCode {
 
 /// Runs `xl` with these arguments; answers the exit code.
 pub fn dispatch(
+    reach: &dyn Reach,
+    arguments: &[String],
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    dispatch_as(Program::Xl, reach, arguments, out, err)
+}
+
+/// As [`dispatch`], by the name of this program.
+pub fn dispatch_as(
+    program: Program,
     reach: &dyn Reach,
     arguments: &[String],
     out: &mut dyn Write,
@@ -129,7 +142,9 @@ pub fn dispatch(
         let _ = writeln!(err, "command does not implement -N (dryrun) option");
         return 1;
     }
-    let parsed = match getopt::parse(command.options, arguments) {
+    let more = extras(program, command);
+    let known = [command.options, more.options].concat();
+    let parsed = match getopt::parse(&known, arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
             let _ = writeln!(err, "{error}");
@@ -137,18 +152,19 @@ pub fn dispatch(
         }
     };
     if parsed.help {
-        let _ = write!(out, "{}", help::of(command));
+        let _ = write!(out, "{}", help::of_as(program, command));
         return 0;
     }
     if parsed.operands.len() < command.least {
         let _ = writeln!(
             err,
-            "'xl {}' requires at least {} argument{}.\n",
+            "'{} {}' requires at least {} argument{}.\n",
+            program.name(),
             command.name,
             command.least,
             if command.least > 1 { "s" } else { "" }
         );
-        let _ = write!(out, "{}", help::of(command));
+        let _ = write!(out, "{}", help::of_as(program, command));
         return USAGE;
     }
     perform(

@@ -18,11 +18,13 @@ use super::Shared;
 use super::server::{json, measured};
 use crate::agent::create::CreateOptions;
 use crate::agent::error::AgentError;
+use crate::agent::landing::LandingOptions;
+use crate::agent::luggage::LuggageOptions;
 use crate::agent::migrate::{Connection, Escort, MoveOptions};
 use crate::agent::receive::ArrivalOptions;
 use crate::agent::save::{AfterSave, Keeper, SaveOptions};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use parapet_wire::agent::{self as wire, Create, Migrate, Reply, Request, Save};
+use parapet_wire::agent::{self as wire, Create, Migrate, Receive, Reply, Request, Save};
 use parapet_wire::frame::{FrameError, Kind, receive, send};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -39,7 +41,7 @@ pub(super) enum Transfer {
     Save(Save),
     Restore(Create),
     Migrate(Migrate),
-    Receive(Create),
+    Receive(Receive),
 }
 
 impl Transfer {
@@ -49,7 +51,7 @@ impl Transfer {
             Request::Save(save) => Ok(Self::Save(save)),
             Request::Restore(create) => Ok(Self::Restore(create)),
             Request::Migrate(migrate) => Ok(Self::Migrate(migrate)),
-            Request::Receive(create) => Ok(Self::Receive(create)),
+            Request::Receive(receive) => Ok(Self::Receive(receive)),
             other => Err(other),
         }
     }
@@ -79,7 +81,7 @@ fn act(shared: &Shared, stream: &mut UnixStream, transfer: Transfer) -> Result<R
         Transfer::Save(save) => self::save(shared, stream, &save),
         Transfer::Restore(create) => restore(shared, stream, &create),
         Transfer::Migrate(migrate) => self::migrate(shared, stream, &migrate),
-        Transfer::Receive(create) => receive_guest(shared, stream, &create),
+        Transfer::Receive(receive) => receive_guest(shared, stream, &receive),
     }
 }
 
@@ -170,6 +172,7 @@ fn migrate(
     let mut options = MoveOptions {
         live: migrate.live,
         verify: migrate.verify,
+        disks: migrate.with_disks.then(LuggageOptions::default),
         ..MoveOptions::default()
     };
     if let Some(most) = migrate.max_downtime_ms {
@@ -192,8 +195,9 @@ fn migrate(
 fn receive_guest(
     shared: &Shared,
     stream: &mut UnixStream,
-    create: &Create,
+    receive: &Receive,
 ) -> Result<Reply, AgentError> {
+    let create = &receive.start;
     let config = json("configuration", &create.config)?;
     let [input, output] = files(stream, String::new())?;
     let options = ArrivalOptions {
@@ -201,6 +205,9 @@ fn receive_guest(
             paused: create.paused,
             unmanaged: create.unmanaged,
         },
+        disks: receive.disks.map(|disks| LandingOptions {
+            replace: disks.replace,
+        }),
         ..ArrivalOptions::default()
     };
     let escort = Watcher(stream);

@@ -32,6 +32,7 @@ mod hostile;
 mod input;
 mod kept;
 mod migrate;
+mod migrate_disks;
 mod recover;
 mod replaced;
 mod save;

@@ -23,7 +23,7 @@ const GUEST: DomId = DomId(1);
 /// Longer than any pause the agent makes by itself.
 const LATER: Duration = Duration::from_secs(60);
 
-fn options() -> MoveOptions {
+pub fn options() -> MoveOptions {
     let short = Duration::from_millis(30);
     MoveOptions {
         patience: Patience {
@@ -90,7 +90,7 @@ fn rest(host: &mut Host) {
 
 /// Exactly one copy runs, or one is suspended and whoever knows says which; then exactly one does. True if it is on the other host.
 #[track_caller]
-fn settle_on_one(pair: &mut Pair) -> bool {
+pub fn settle_on_one(pair: &mut Pair) -> bool {
     rest(&mut pair.here);
     rest(&mut pair.there);
     let there = guest_of(&pair.there);

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
+use dom0_agent::cli::extras::Program;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -11,7 +12,7 @@ fn main() -> ExitCode {
     ft_monitor::cli::run(
         cli,
         &mut out,
-        dom0_agent::cli::run,
+        |words| dom0_agent::cli::run(Program::Parapet, words),
         &dom0_agent::cli::offline::guest_as_json,
     )
 }

@@ -60,6 +60,7 @@ Examples:
   parapet protect web1 restart --heartbeat 10 --probe tcp:10.0.0.5:80
   parapet shells add web.cfg --count 4  domains built in advance, so that create takes no time
   parapet create web1.cfg               every xl command works here as well
+  parapet migrate --with-disks web1 host2   moves a guest and its disks
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 monitor or agent not running;
 xl commands keep xl's own.";

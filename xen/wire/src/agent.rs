@@ -107,7 +107,7 @@ pub enum Request {
     /// Moves a guest over a connection of the client's. Last request of its connection; see [`Reply::SendFile`].
     Migrate(Migrate),
     /// Makes a guest that is moved here over a connection of the client's. Last request of its connection; see [`Reply::SendFile`].
-    Receive(Create),
+    Receive(Receive),
     /// Says where a guest runs that was given to another host, which then did not answer.
     SettleMove {
         /// Which guest.
@@ -132,6 +132,24 @@ pub struct Migrate {
     pub verify: bool,
     /// How long it should stand still at most for the sake of its memory, in milliseconds; `None`: the agent's default.
     pub max_downtime_ms: Option<u64>,
+    /// Its disks are copied to the other side, which was told so.
+    pub with_disks: bool,
+}
+
+/// See [`Request::Receive`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receive {
+    /// How to start it.
+    pub start: Create,
+    /// Its disks come along; `None`: they are here.
+    pub disks: Option<ReceiveDisks>,
+}
+
+/// How disks are taken that come along.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiveDisks {
+    /// Files that are there and not empty are replaced.
+    pub replace: bool,
 }
 
 /// How a move went.

@@ -1,7 +1,8 @@
 //! migrate and migrate-receive as commands: what they say, how they end, and the line between them.
 
-use crate::support::desk::{Desk, Said, say};
+use crate::support::desk::{Desk, Said, say, say_as};
 use crate::support::reflex::Reflex;
+use dom0_agent::cli::extras::Program;
 use dom0_agent::cli::reach::Wire;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,10 @@ impl Line {
 
     /// What both commands say; `options` come before the domain.
     fn travel(&self, options: &[&str], receiver: &[&str]) -> (Said, Said) {
+        self.travel_as(Program::Xl, options, receiver)
+    }
+
+    fn travel_as(&self, program: Program, options: &[&str], receiver: &[&str]) -> (Said, Said) {
         let command = format!(
             "cat {} & cat > {}",
             self.back.display(),
@@ -51,9 +56,9 @@ impl Line {
                 let input = File::open(forth).unwrap();
                 let output = File::options().write(true).open(back).unwrap();
                 *reach.wire.lock().unwrap() = Some(Wire { input, output });
-                say(&reach, receiver)
+                say_as(program, &reach, receiver)
             });
-            let leaves = say(&self.here.reach(), &line);
+            let leaves = say_as(program, &self.here.reach(), &line);
             (leaves, arrives.join().unwrap())
         })
     }
@@ -68,6 +73,45 @@ impl Line {
             desk.host.assert_clean();
         }
     }
+}
+
+#[test]
+fn disks_go_along_where_parapet_runs_the_command_and_nowhere_else() {
+    let line = Line::new();
+    // Here the other host sees the same files, so the place is taken.
+    let here = |line: &Line, receiver: &[&str]| {
+        line.travel_as(Program::Parapet, &["--with-disks"], receiver)
+    };
+    let (left, _) = here(&line, &["migrate-receive", "--with-disks"]);
+    assert_eq!(left.code, 1);
+    assert!(left.err.contains("is there and not empty"), "{left:?}");
+    // It is the guest's own, even: never replaced.
+    let receiver = ["migrate-receive", "--with-disks", "--replace-disks"];
+    let (left, arrived) = here(&line, &receiver);
+    assert_eq!((left.code, arrived.code), (1, 1), "{left:?} {arrived:?}");
+    assert!(left.err.contains("is in use"), "{left:?}");
+    let (left, words) = (line.here.reach(), ["migrate", "--with-disks", "web1", "x"]);
+    let said = say(&left, &words);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("not supported"), "{said:?}");
+    let said = say_as(
+        Program::Parapet,
+        &left,
+        &["migrate", "--replace-disks", "web1", "x"],
+    );
+    assert!(
+        said.err.contains("goes with --with-disks") || said.code == 1,
+        "{said:?}"
+    );
+    let said = say_as(Program::Parapet, &left, &["migrate", "--help"]);
+    assert!(
+        said.out.starts_with("Usage: parapet [-v] migrate"),
+        "{said:?}"
+    );
+    assert!(said.out.contains("--with-disks"), "{said:?}");
+    assert!(!say(&left, &["migrate", "--help"]).out.contains("disks"));
+    drop(left);
+    line.end();
 }
 
 #[test]

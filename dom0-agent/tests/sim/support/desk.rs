@@ -3,7 +3,8 @@
 use super::Host;
 use dom0_agent::build::Hypervisor;
 use dom0_agent::cli::agent::AgentClient;
-use dom0_agent::cli::dispatch;
+use dom0_agent::cli::dispatch_as;
+use dom0_agent::cli::extras::Program;
 use dom0_agent::cli::reach::{Failure, Reach, Wire};
 use dom0_agent::daemon::{Shared, server};
 use std::path::PathBuf;
@@ -73,9 +74,14 @@ impl Reach for SimReach {
 }
 
 pub fn say(reach: &SimReach, arguments: &[&str]) -> Said {
+    say_as(Program::Xl, reach, arguments)
+}
+
+/// As [`say`], by the name of a program.
+pub fn say_as(program: Program, reach: &SimReach, arguments: &[&str]) -> Said {
     let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = dispatch(reach, &arguments, &mut out, &mut err);
+    let code = dispatch_as(program, reach, &arguments, &mut out, &mut err);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Said {
         code,

@@ -3,6 +3,7 @@
 use super::Host;
 use dom0_agent::agent::Agent;
 use dom0_agent::agent::error::AgentError;
+use dom0_agent::agent::landing::LandingOptions;
 use dom0_agent::agent::migrate::{Connection, Escort, MoveOptions, Moved};
 use dom0_agent::agent::receive::ArrivalOptions;
 use dom0_agent::config::domain::DomainConfig;
@@ -135,6 +136,25 @@ pub fn travel(
     cut: Cut,
     ear: &Ear<'_>,
 ) -> Went {
+    // Whoever moves with disks takes with disks.
+    let arrival = ArrivalOptions {
+        disks: options.disks.map(|_| LandingOptions::default()),
+        ..ArrivalOptions::default()
+    };
+    travel_to(from, to, (domid, config), options, arrival, cut, ear)
+}
+
+/// As [`travel`], with something to say about the arrival.
+pub fn travel_to(
+    from: &Arc<Agent>,
+    to: &Arc<Agent>,
+    (domid, config): (DomId, DomainConfig),
+    options: &MoveOptions,
+    mut arrival: ArrivalOptions,
+    cut: Cut,
+    ear: &Ear<'_>,
+) -> Went {
+    arrival.stall = cut.silent.unwrap_or(arrival.stall);
     let pair = || UnixStream::pair().unwrap();
     let ((sender_to, forth_in), (forth_out, receiver_in)) = (pair(), pair());
     let ((receiver_out, back_in), (back_out, sender_from)) = (pair(), pair());
@@ -158,9 +178,7 @@ pub fn travel(
         let receiver = scope.spawn(move || {
             let quiet = Ear::with(&|_| {});
             let (input, output) = (file(receiver_in), file(receiver_out));
-            let mut options = ArrivalOptions::default();
-            options.stall = cut.silent.unwrap_or(options.stall);
-            unless_it_dies(|| to.receive_guest(config, &options, input, output, &quiet))
+            unless_it_dies(|| to.receive_guest(config, &arrival, input, output, &quiet))
         });
         let connection = Connection {
             to: file(sender_to),
