@@ -1,9 +1,10 @@
 //! A socket that systemd opened for this program (`sd_listen_fds(3)`): callers wait in it while the program is being replaced.
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage};
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage};
 use nix::sys::socket::{getsockname, getsockopt, sockopt};
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +12,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Number of the first descriptor that is passed.
 const FIRST: i32 = 3;
 
-/// The listening unix socket that was passed to this process; `None` if none was meant for it. Only the first call answers with one.
+/// The listening unix socket that was passed to this process; `None` if none was meant for it. Only the first call, of this and the next one, answers with
+/// one.
 ///
 /// Must be called before anything else of the program opens descriptors.
 ///
 /// # Errors
 /// More than one was passed, or something else than a listening unix socket.
 pub fn take_listener() -> io::Result<Option<UnixListener>> {
+    Ok(take(&[AddressFamily::Unix], "unix")?.map(UnixListener::from))
+}
+
+/// As [`take_listener`], for a TCP socket.
+///
+/// # Errors
+/// More than one was passed, or something else than a listening TCP socket.
+pub fn take_tcp_listener() -> io::Result<Option<TcpListener>> {
+    Ok(take(&TCP, "TCP")?.map(TcpListener::from))
+}
+
+/// Families of TCP.
+const TCP: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+fn take(families: &[AddressFamily], what: &str) -> io::Result<Option<OwnedFd>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let said = |name: &str| std::env::var(name).ok()?.parse().ok();
     let (pid, count) = (said("LISTEN_PID"), said("LISTEN_FDS"));
@@ -29,8 +46,8 @@ pub fn take_listener() -> io::Result<Option<UnixListener>> {
     let fd = unsafe { OwnedFd::from_raw_fd(FIRST) };
     // Passed without close-on-exec; no program started from here may have it.
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    listening(&fd)?;
-    Ok(Some(UnixListener::from(fd)))
+    listening(&fd, families, what)?;
+    Ok(Some(fd))
 }
 
 /// Whether exactly one descriptor was passed, to `own`.
@@ -44,15 +61,16 @@ fn passed(pid: Option<u32>, count: Option<u32>, own: u32) -> io::Result<bool> {
     }
 }
 
-fn listening(fd: &OwnedFd) -> io::Result<()> {
+fn listening(fd: &OwnedFd, families: &[AddressFamily], what: &str) -> io::Result<()> {
     let address: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-    let unix = address.family() == Some(AddressFamily::Unix);
-    if unix && getsockopt(fd, sockopt::AcceptConn)? {
+    let fits = |family| families.contains(&family);
+    let stream = getsockopt(fd, sockopt::SockType)? == SockType::Stream;
+    if address.family().is_some_and(fits) && stream && getsockopt(fd, sockopt::AcceptConn)? {
         return Ok(());
     }
-    Err(io::Error::other(
-        "what systemd passed is not a listening unix socket",
-    ))
+    Err(io::Error::other(format!(
+        "what systemd passed is not a listening {what} socket"
+    )))
 }
 
 #[cfg(test)]
@@ -74,14 +92,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_listening_unix_socket_is_accepted() {
+    fn nothing_but_a_listening_socket_of_the_kind_is_accepted() {
+        let unix = |fd: OwnedFd| listening(&fd, &[AddressFamily::Unix], "unix");
+        let inet = |fd: OwnedFd| listening(&fd, &TCP, "TCP");
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
-        listening(&listener.into()).unwrap();
-        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        listening(&one.into()).unwrap_err();
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listening(&tcp.into()).unwrap_err();
-        listening(&std::fs::File::open("/dev/null").unwrap().into()).unwrap_err();
+        inet(listener.try_clone().unwrap().into()).unwrap_err();
+        unix(listener.into()).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        unix(tcp.try_clone().unwrap().into()).unwrap_err();
+        inet(tcp.into()).unwrap();
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        unix(one.into()).unwrap_err();
+        inet(other.into()).unwrap_err();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        inet(udp.into()).unwrap_err();
+        unix(std::fs::File::open("/dev/null").unwrap().into()).unwrap_err();
     }
 }

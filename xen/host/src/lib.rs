@@ -29,3 +29,4 @@ pub mod sched;
 pub mod scratch;
 pub mod tap;
 pub mod uring;
+pub mod users;

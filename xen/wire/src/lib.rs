@@ -14,4 +14,5 @@ pub mod dirty;
 pub mod driver;
 pub mod frame;
 pub mod heartbeat;
+pub mod link;
 pub mod paths;

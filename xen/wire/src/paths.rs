@@ -14,3 +14,5 @@ pub const CACHE_DIR: &str = "/var/cache/parapet";
 pub const LOG_DIR: &str = "/var/log/parapet";
 /// Configuration; every file in it is optional.
 pub const CONFIG_DIR: &str = "/etc/parapet";
+/// This host's key, and the hosts that it is linked with.
+pub const LINK_DIR: &str = "/etc/parapet/link";
