@@ -1,7 +1,7 @@
 //! migrate and migrate-receive: the two commands make the connection, with the caller's rights, and begin it; what follows the header is the agents'.
 //!
 //! ```text
-//!   xl migrate ──sh -c "exec ssh HOST xl migrate-receive"──▶ xl migrate-receive
+//!   xl migrate ──sh -c "exec ssh HOST xl migrate-receive"──▶ xl migrate-receive          (a linked host: parapet link connect HOST ...)
 //!       │ ◀──────────────────── banner ─────────────────────────── │
 //!       │ ───────────────── header of a save file ───────────────▶ │
 //!   both ends of the pipe                              standard input and output
@@ -38,7 +38,7 @@ const BANNER_PATIENCE: Duration = Duration::from_secs(120);
 /// Times the other host is asked what became of a guest that it was given, and the pause between them.
 const QUESTIONS: u32 = 10;
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
-/// What connects hosts unless somebody says otherwise.
+/// What connects hosts that are not linked unless somebody says otherwise.
 const DEFAULT_SHELL: &str = "ssh";
 
 /// `migrate`.
@@ -268,7 +268,12 @@ impl Transport {
 
 /// A command on the other host; `None` where the operand is a whole command of its own.
 fn remote(call: &Call<'_>, program: Program, command: &str) -> Option<String> {
-    let shell = call.parsed.value('s').unwrap_or(DEFAULT_SHELL);
+    let host = call.operand(1);
+    let link = || call.reach.link(host);
+    let shell = match call.parsed.value('s') {
+        Some(shell) => shell.to_owned(),
+        None => link().unwrap_or_else(|| DEFAULT_SHELL.to_owned()),
+    };
     if shell.is_empty() {
         return None;
     }
@@ -278,7 +283,6 @@ fn remote(call: &Call<'_>, program: Program, command: &str) -> Option<String> {
     } else {
         format!(" -{verbose}")
     };
-    let host = call.operand(1);
     let program = program.name();
     Some(format!("{shell} {host} {program}{verbose} {command}"))
 }

@@ -3,6 +3,7 @@
 
 use super::agent::AgentClient;
 use crate::build::Hypervisor;
+use parapet_wire::link;
 use std::cell::OnceCell;
 use std::fmt::Debug;
 use std::fs::File;
@@ -51,6 +52,8 @@ pub trait Reach: Debug {
     /// # Errors
     /// They are not there.
     fn wire(&self) -> Result<Wire, Failure>;
+    /// Command that leads to a host that is linked with this one, for the name that follows it; `None` for any other name.
+    fn link(&self, host: &str) -> Option<String>;
 }
 
 /// See [`Reach::wire`].
@@ -174,4 +177,22 @@ impl Reach for RealHost {
             output: own(std::io::stdout().as_fd())?,
         })
     }
+
+    fn link(&self, host: &str) -> Option<String> {
+        if !link::is_linked(&link::folder(), host) {
+            return None;
+        }
+        // Beside this program; one that was put elsewhere is looked for by the shell.
+        let beside = std::env::current_exe().ok()?.with_file_name("parapet");
+        let program = beside.to_str().filter(|_| beside.is_file());
+        Some(format!(
+            "{} link connect",
+            quoted(program.unwrap_or("parapet"))
+        ))
+    }
+}
+
+/// As one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -130,39 +130,32 @@ async fn client(shared: Shared, mut stream: UnixStream) -> Result<(), FrameError
     }
 }
 
-/// Root and whoever the agent runs as (root, but for tests) may do everything; the monitor's user may do what the monitor does; everybody may ask how
-/// things are.
+/// Root and whoever the agent runs as (root, but for tests) may do everything; the monitor's user may do what the monitor does, the link's may bring guests;
+/// everybody may ask how things are.
 fn permitted(uid: u32, request: &Request) -> bool {
     let agent = nix::unistd::geteuid().as_raw();
-    may(uid, agent, monitor_uid, request)
+    let named = |name: &str| xen_host::users::find(name).map(|user| user.uid);
+    may(uid, agent, named, request)
 }
 
-/// As [`permitted`], for an agent of this uid; the monitor's is looked up only where it matters. A request that is not named here takes root.
-fn may(uid: u32, agent: u32, monitor: impl FnOnce() -> u32, request: &Request) -> bool {
+/// User of the monitor.
+const MONITOR: &str = "parapet-monitor";
+/// User of the link's listener, which hands over guests that other hosts send.
+const LINK: &str = "parapet-link";
+
+/// As [`permitted`], for an agent of this uid; uids of services are looked up by name only where they matter. A request that is not named here takes root,
+/// and one that names a service takes root where there is no such user.
+fn may(uid: u32, agent: u32, named: impl Fn(&str) -> Option<u32>, request: &Request) -> bool {
     let owner = uid == 0 || uid == agent;
     match request {
         Request::Hello { .. } | Request::Guests | Request::Status => true,
         Request::Shells(ShellRequest::List) => true,
         Request::Subscribe | Request::Restart { .. } | Request::GiveUp { .. } => {
-            owner || uid == monitor()
+            owner || named(MONITOR) == Some(uid)
         }
+        Request::Receive(_) => owner || named(LINK) == Some(uid),
         _ => owner,
     }
-}
-
-/// Uid of the user that the monitor runs as, or root's where there is no such user.
-fn monitor_uid() -> u32 {
-    // A static program must not ask the C library, which would load modules for it; users of services are in this file.
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    uid_of("parapet-monitor", &users).unwrap_or(0)
-}
-
-/// Uid of `name` in a passwd(5) file.
-fn uid_of(name: &str, users: &str) -> Option<u32> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-    })
 }
 
 async fn subscribe(shared: &Shared, stream: &mut UnixStream) -> Result<(), FrameError> {
@@ -354,13 +347,14 @@ fn status(shared: &Shared) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{may, uid_of};
+    use super::{LINK, MONITOR as MONITOR_NAME, may};
     use parapet_wire::agent::{AfterSave, Create, Protection, Request, Save};
     use xen_abi::ids::{DomId, Handle};
 
     const ROOT: u32 = 0;
     const AGENT: u32 = 700;
     const MONITOR: u32 = 998;
+    const LISTENER: u32 = 997;
     const STRANGER: u32 = 65_534;
 
     const DOMID: DomId = DomId(1);
@@ -370,8 +364,16 @@ mod tests {
         "x".to_owned()
     }
 
-    /// What everybody may ask, what the monitor may beside, and what takes root.
-    fn requests() -> [Vec<Request>; 3] {
+    fn create() -> Create {
+        Create {
+            config: text(),
+            paused: false,
+            unmanaged: false,
+        }
+    }
+
+    /// What everybody may ask, what the monitor may beside, what the link's listener may, and what takes root.
+    fn requests() -> [Vec<Request>; 4] {
         let (uuid, why) = (UUID, text());
         let everybody = vec![
             Request::Hello { client: text() },
@@ -391,17 +393,14 @@ mod tests {
         [
             everybody,
             vec![Request::Subscribe, restart, give_up],
+            vec![Request::Receive(create())],
             root(),
         ]
     }
 
     fn root() -> Vec<Request> {
         let (domid, uuid, spec, name) = (DOMID, UUID, text(), text());
-        let create = Create {
-            config: text(),
-            paused: false,
-            unmanaged: false,
-        };
+        let create = create();
         let save = Save {
             domid,
             after: AfterSave::Destroy,
@@ -439,36 +438,35 @@ mod tests {
 
     #[test]
     fn who_may_ask_for_what() {
-        let rights = [[true, true], [true, false], [false, false]];
-        for (requests, [monitor, stranger]) in requests().iter().zip(rights) {
+        let named = |name: &str| match name {
+            MONITOR_NAME => Some(MONITOR),
+            LINK => Some(LISTENER),
+            _ => None,
+        };
+        let rights = [
+            [true, true, true],
+            [true, false, false],
+            [false, true, false],
+            [false, false, false],
+        ];
+        for (requests, [monitor, listener, stranger]) in requests().iter().zip(rights) {
             for request in requests {
                 for (uid, expected) in [
                     (ROOT, true),
                     (AGENT, true),
                     (MONITOR, monitor),
+                    (LISTENER, listener),
                     (STRANGER, stranger),
                 ] {
-                    let allowed = may(uid, AGENT, || MONITOR, request);
+                    let allowed = may(uid, AGENT, named, request);
                     assert_eq!(allowed, expected, "uid {uid}: {request:?}");
                 }
-                // Where there is no such user, its uid is root's, and nobody gains anything.
-                let without = may(MONITOR, AGENT, || 0, request);
-                assert_eq!(without, stranger, "{request:?}");
+                // Where there are no such users, nobody gains anything.
+                for uid in [MONITOR, LISTENER] {
+                    let without = may(uid, AGENT, |_| None, request);
+                    assert_eq!(without, stranger, "{request:?}");
+                }
             }
-        }
-    }
-
-    #[test]
-    fn a_user_is_found_by_its_whole_name() {
-        let users = "root:x:0:0:root:/root:/bin/bash\nparapet-monitor2:x:7:7::/:\nparapet-monitor:x:998:998::/:/usr/sbin/nologin\n";
-        assert_eq!(uid_of("parapet-monitor", users), Some(998));
-        for without in [
-            "",
-            "parapet-monitor",
-            "parapet-monitor:x:none:0",
-            "x:parapet-monitor:1",
-        ] {
-            assert_eq!(uid_of("parapet-monitor", without), None, "{without}");
         }
     }
 }

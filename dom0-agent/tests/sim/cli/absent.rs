@@ -17,6 +17,7 @@ fn an_unsupported_release_is_named_together_with_what_is_supported() {
         assert!(text.contains("4.17") && text.contains("4.22"), "{text}");
         let reach = SimReach {
             wire: std::sync::Mutex::default(),
+            link: None,
             xen: Err(Failure::new(format!("cannot init xl context: {error}"))),
             socket: "/nonexistent/agent.sock".into(),
             userdata: "/nonexistent".into(),

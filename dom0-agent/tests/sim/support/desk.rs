@@ -29,6 +29,8 @@ pub struct SimReach {
     pub userdata: PathBuf,
     /// Standard input and output of the one command that wants them.
     pub wire: Mutex<Option<Wire>>,
+    /// The one host that is linked, and the command that leads there.
+    pub link: Option<(String, String)>,
 }
 
 impl SimReach {
@@ -70,6 +72,11 @@ impl Reach for SimReach {
         let none = || Failure::new("this test has no line");
         let wire = self.wire.lock().unwrap().take();
         wire.ok_or_else(none)
+    }
+
+    fn link(&self, host: &str) -> Option<String> {
+        let (name, command) = self.link.as_ref()?;
+        (name == host).then(|| command.clone())
     }
 }
 
@@ -127,6 +134,7 @@ impl Desk {
             socket: self.host.file("agent.sock"),
             userdata: self.host.dirs.userdata.clone(),
             wire: Mutex::default(),
+            link: None,
         }
     }
 
