@@ -17,9 +17,21 @@ use anyhow::{Context, Result};
 use stack_tests::rig::{dirs, statics};
 
 /// Packages whose folders and programs are shipped.
-const PACKAGES: [&str; 4] = ["dom0-agent", "split-drivers", "ft-monitor", "parapet-guest"];
+const PACKAGES: [&str; 5] = [
+    "dom0-agent",
+    "split-drivers",
+    "ft-monitor",
+    "parapet-link",
+    "parapet-guest",
+];
 /// Programs of those packages. All are static: they run in every dom0, and in every guest, whatever Debian's release they were built on.
-const PROGRAMS: [&str; 4] = ["dom0-agent", "split-driver", "ft-monitor", "parapet-guest"];
+const PROGRAMS: [&str; 5] = [
+    "dom0-agent",
+    "split-driver",
+    "ft-monitor",
+    "parapet-link",
+    "parapet-guest",
+];
 /// Commands, each with its package.
 const COMMANDS: [(&str, &str); 2] = [("dom0-agent", "xl"), ("ft-monitor", "parapet")];
 /// Folders of a package that are shipped as they are, if it has them, and where they go.

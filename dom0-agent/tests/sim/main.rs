@@ -31,6 +31,7 @@ mod heartbeats;
 mod hostile;
 mod input;
 mod kept;
+mod linked;
 mod migrate;
 mod migrate_disks;
 mod recover;

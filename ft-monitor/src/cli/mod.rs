@@ -1,14 +1,16 @@
-//! The `parapet` commands that are not xl's: status, events, availability, guests, protect, upgrade-drivers, settle, shells.
+//! The `parapet` commands that are not xl's: status, events, availability, guests, protect, upgrade-drivers, settle, shells, link.
 //!
 //! ```text
 //!   status, events, availability ──▶ ft-monitor's socket
 //!   guests, protect, upgrade-drivers, settle, shells ──▶ dom0-agent's socket
+//!   link ──▶ files, and parapet-link on another host
 //!   anything else ──▶ the xl commands (forwarded by the binary)
 //! ```
 //!
 //! Data goes to stdout, everything else to stderr. The exit codes are in [`Exit`] and in `parapet --help`.
 
 mod client;
+pub mod link;
 mod protect;
 pub mod shells;
 mod show;
@@ -59,6 +61,7 @@ Examples:
   parapet availability --json           outages of all guests, for scripts
   parapet protect web1 restart --heartbeat 10 --probe tcp:10.0.0.5:80
   parapet shells add web.cfg --count 4  domains built in advance, so that create takes no time
+  parapet link init                     this host's key, so that guests move without ssh
   parapet create web1.cfg               every xl command works here as well
   parapet migrate --with-disks web1 host2   moves a guest and its disks
 
@@ -128,6 +131,8 @@ pub enum Command {
     },
     /// Keeps domains built in advance, which `create` only has to name and start.
     Shells(shells::ShellsArguments),
+    /// Links this host with others, for moves of guests without ssh.
+    Link(link::LinkArguments),
     /// Any xl command.
     #[command(external_subcommand)]
     Xl(Vec<String>),
@@ -223,6 +228,11 @@ pub fn run(
             protect::settle(&cli.agent, guest, *whereabouts, out)
         }
         Command::Shells(arguments) => shells::run(&cli.agent, arguments, read, out),
+        Command::Link(arguments) => match link::run(arguments, out) {
+            Ok(None) => Ok(()),
+            Ok(Some(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
     };
     match result.and_then(|()| out.flush().map_err(|error| written(&error))) {
         Ok(()) => Exit::Done.into(),

@@ -4,7 +4,7 @@
 //! error is one line for `parapet status`.
 
 mod http;
-mod name;
+pub(crate) mod name;
 mod ping;
 
 use crate::evidence::probe::Target;

@@ -3,7 +3,7 @@
 //! | program | its definition |
 //! |---|---|
 //! | `xl` | the table of commands in `dom0_agent::cli::table` |
-//! | `parapet`, `dom0-agent`, `ft-monitor`, `split-driver` | what clap parses |
+//! | `parapet`, `dom0-agent`, `ft-monitor`, `parapet-link`, `split-driver` | what clap parses |
 //! | `parapet-guest` | its own `--help`, of the static program beside the others |
 
 #![forbid(unsafe_code)]
@@ -62,6 +62,7 @@ fn main() -> Result<()> {
         ("1", ft_monitor::cli::Cli::command()),
         ("8", dom0_agent::daemon::options::Arguments::command()),
         ("8", ft_monitor::options::Arguments::command()),
+        ("8", parapet_link::options::Arguments::command()),
         ("8", split_drivers::control::options::Arguments::command()),
     ] {
         of_program(&mut files, section, program)?;
