@@ -1,6 +1,8 @@
 //! Two hosts over loopback: who is let in, what the one who is not is told, and lines that are cut wherever it may be. There is no agent here: where one is
 //! needed, that is said at both ends. Whole moves are in `dom0-agent/tests/sim/linked.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use parapet_link::book::{Book, Host};
 use parapet_link::dial::{Line, dial};
 use parapet_link::error::LinkError;
