@@ -35,10 +35,9 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-use xen_abi::domain::{DomainKind, ShutdownReason};
+use xen_abi::domain::DomainKind;
 use xen_abi::ids::DomId;
 use xen_host::seam::StoreExt;
 use xen_stream::handshake::{self, HandshakeError, Message, Status};
@@ -150,15 +149,6 @@ pub enum MoveError {
     },
 }
 
-/// Where a guest runs, by the word of somebody who knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whereabouts {
-    /// It does not run on the other host and never will: it goes on here.
-    Here,
-    /// It runs there, or has ended there: what is left of it here goes.
-    There,
-}
-
 /// What one move has found out so far.
 struct Journey<'a> {
     agent: &'a Agent,
@@ -224,73 +214,6 @@ impl Agent {
         journey.phase("the other side is ready");
         escort.tell("migration sender: Target has acknowledged transfer.".into());
         journey.part_with(&mut saving, sent, connection.from)
-    }
-
-    /// Settles what [`MoveError::Unknown`] left open.
-    ///
-    /// # Errors
-    /// The guest was not given away, or cannot be woken or removed.
-    pub fn settle_move(&self, domid: DomId, whereabouts: Whereabouts) -> Result<(), AgentError> {
-        let shared = self.guest_to_save(domid)?;
-        let guest = lock(&shared);
-        if guest.gone || guest.record.domid != Some(domid) {
-            return Err(AgentError::NoDomain(domid));
-        }
-        if guest.record.stage != Stage::HandedOver {
-            return Err(MoveError::NotAway(guest.record.config.name.clone()).into());
-        }
-        match whereabouts {
-            Whereabouts::Here if self.lives_on(&guest.record)? => {
-                let name = guest.record.config.name.clone();
-                let arrived = name.strip_suffix(AWAY_SUFFIX).unwrap_or(&name).to_owned();
-                Err(MoveError::ArrivedHere { name, arrived }.into())
-            }
-            Whereabouts::Here => self.take_back(guest),
-            Whereabouts::There => self.give_up(guest),
-        }
-    }
-
-    /// A guest that was given away and is still ours: it runs on. What fails is tried again by `reap`.
-    pub(super) fn take_back(&self, mut guest: MutexGuard<'_, Guest>) -> Result<(), AgentError> {
-        let Some(domid) = guest.record.domid.filter(|_| !guest.gone) else {
-            return Ok(());
-        };
-        guest.comes_back = true;
-        let name = guest.record.config.name.clone();
-        let name = name.strip_suffix(AWAY_SUFFIX).unwrap_or(&name).to_owned();
-        let uuid = guest.record.config.uuid;
-        self.seams.xen.set_handle(domid, handle(uuid))?;
-        self.call_it(domid, uuid, &name)?;
-        guest.record.config.name = name;
-        guest.record.away = None;
-        // The record says that it was given away until the guest runs; whoever finds it running knows that it was taken back.
-        self.go_on(&mut guest)?;
-        guest.comes_back = false;
-        self.write_userdata(&guest)
-    }
-
-    /// After a restart of the agent.
-    pub(super) fn recover_handed_over(
-        &self,
-        mut guest: MutexGuard<'_, Guest>,
-    ) -> Result<(), AgentError> {
-        let Some(domid) = guest.record.domid else {
-            return Ok(());
-        };
-        let info = self.seams.xen.domain_info(domid)?;
-        let suspended = info.is_some_and(|info| info.shutdown == Some(ShutdownReason::Suspend));
-        if suspended {
-            let name = &guest.record.config.name;
-            tracing::warn!(
-                name,
-                "was given to another host; `parapet settle {name} here|there` says what became of it"
-            );
-            return Ok(());
-        }
-        guest.record.away = None;
-        guest.record.stage = Stage::Running;
-        self.save(&guest)?;
-        self.adopt(guest)
     }
 
     /// Its dirty log may be on still.

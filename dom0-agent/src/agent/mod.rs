@@ -56,6 +56,7 @@ pub mod settle;
 pub mod shells;
 pub mod teardown;
 pub mod tracking;
+pub mod whereabouts;
 
 use crate::build::Hypervisor;
 use crate::image::KernelCache;

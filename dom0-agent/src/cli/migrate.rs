@@ -269,7 +269,12 @@ impl Transport {
 /// A command on the other host; `None` where the operand is a whole command of its own.
 fn remote(call: &Call<'_>, program: Program, command: &str) -> Option<String> {
     let host = call.operand(1);
-    let link = || call.reach.link(host);
+    // A link carries no disks: whoever sends them says where they land.
+    let link = || {
+        (program == Program::Xl)
+            .then(|| call.reach.link(host))
+            .flatten()
+    };
     let shell = match call.parsed.value('s') {
         Some(shell) => shell.to_owned(),
         None => link().unwrap_or_else(|| DEFAULT_SHELL.to_owned()),

@@ -5,8 +5,8 @@ use super::transfer::Transfer;
 use crate::agent::create::CreateOptions;
 use crate::agent::error::AgentError;
 use crate::agent::lock;
-use crate::agent::migrate::Whereabouts;
 use crate::agent::record::Stage;
+use crate::agent::whereabouts::Whereabouts;
 use anyhow::Context;
 use parapet_wire::agent::{
     Cost, Create, Event, Failure, FailureKind, Reply, Request, ShellRequest,
@@ -153,6 +153,8 @@ fn may(uid: u32, agent: u32, named: impl Fn(&str) -> Option<u32>, request: &Requ
         Request::Subscribe | Request::Restart { .. } | Request::GiveUp { .. } => {
             owner || named(MONITOR) == Some(uid)
         }
+        // Whoever brings disks says where they land.
+        Request::Receive(receive) if receive.disks.is_some() => owner,
         Request::Receive(_) => owner || named(LINK) == Some(uid),
         _ => owner,
     }
@@ -348,7 +350,9 @@ fn status(shared: &Shared) -> String {
 #[cfg(test)]
 mod tests {
     use super::{LINK, MONITOR as MONITOR_NAME, may};
-    use parapet_wire::agent::{AfterSave, Create, Protection, Request, Save};
+    use parapet_wire::agent::{
+        AfterSave, Create, Protection, Receive, ReceiveDisks, Request, Save,
+    };
     use xen_abi::ids::{DomId, Handle};
 
     const ROOT: u32 = 0;
@@ -372,6 +376,11 @@ mod tests {
         }
     }
 
+    fn receive(disks: Option<ReceiveDisks>) -> Request {
+        let start = create();
+        Request::Receive(Receive { start, disks })
+    }
+
     /// What everybody may ask, what the monitor may beside, what the link's listener may, and what takes root.
     fn requests() -> [Vec<Request>; 4] {
         let (uuid, why) = (UUID, text());
@@ -393,7 +402,7 @@ mod tests {
         [
             everybody,
             vec![Request::Subscribe, restart, give_up],
-            vec![Request::Receive(create())],
+            vec![receive(None)],
             root(),
         ]
     }
@@ -432,6 +441,7 @@ mod tests {
             protect,
             Request::Save(save),
             Request::Restore(create),
+            receive(Some(ReceiveDisks::default())),
             Request::Keep,
         ]
     }
