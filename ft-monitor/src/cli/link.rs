@@ -45,7 +45,7 @@ pub struct LinkArguments {
 pub enum Action {
     /// Makes this host's key and certificate, once, and prints what another host must know of it.
     Init {
-        /// Where other hosts reach the listener of this one: HOST, HOST:PORT or [IPV6]:PORT.
+        /// Where other hosts reach the listener of this one: HOST, HOST:PORT, or an IPv6 address in brackets and :PORT.
         #[arg(long, value_name = "ADDRESS")]
         address: Option<Address>,
         /// How to print.
