@@ -176,6 +176,8 @@ pub struct Monitor {
     asking: usize,
     around: Around,
     last_step: Mono,
+    /// When all guests were judged and all due questions were asked.
+    judged_all: Mono,
     stall_noted: Option<Mono>,
     last_entry: Mono,
     out: Vec<Action>,
@@ -202,6 +204,7 @@ impl Monitor {
             asking: 0,
             around: Around::default(),
             last_step: now.mono,
+            judged_all: now.mono,
             stall_noted: None,
             last_entry: now.mono,
             out: Vec::new(),
@@ -239,7 +242,10 @@ impl Monitor {
         }
         match scope {
             Some(guests) => guests.into_iter().for_each(|guest| self.judge(guest, now)),
-            None => self.judge_all(now),
+            None => {
+                self.judge_all(now);
+                self.judged_all = now.mono;
+            }
         }
         if now.mono.since(self.last_entry) >= ACCOUNT_EVERY && !self.book.pages.is_empty() {
             self.record(Record::Alive, now);
@@ -248,10 +254,11 @@ impl Monitor {
         std::mem::take(&mut self.out)
     }
 
-    /// When the next [`Input::Tick`] is due if nothing else happens.
+    /// When the next [`Input::Tick`] is due. Neither the passing of time nor what concerns some guests only puts it off: a host whose guests beat all the
+    /// time, or whose state is asked for all the time, is watched as any other.
     #[must_use]
     pub fn wake_at(&self, now: Mono) -> Mono {
-        let mut next = now.after(TICK_MAX);
+        let mut next = self.judged_all.after(TICK_MAX);
         for tracked in self.guests.values() {
             let change = crate::verdict::next_change(&tracked.evidence, &tracked.policy, now);
             for moment in [
@@ -262,7 +269,7 @@ impl Monitor {
                 next = moment.unwrap_or(next).min(next);
             }
         }
-        next.max(now.after(TICK_MIN))
+        next.max(self.judged_all.after(TICK_MIN))
     }
 
     fn notice_stall(&mut self, now: Now) {
