@@ -255,7 +255,10 @@ fn it_wakes_up_in_time_and_never_spins() {
         wakes.push(wake);
     }
     // Suspicion at 4 s, verdict at 8 s: on time to the millisecond.
-    assert!(wakes.contains(&44_000) && wakes.contains(&48_000), "{wakes:?}");
+    assert!(
+        wakes.contains(&44_000) && wakes.contains(&48_000),
+        "{wakes:?}"
+    );
 }
 
 #[test]
