@@ -11,7 +11,7 @@ use super::deadline;
 use super::host::Host;
 
 /// One line per thing, each starting with its kind; the last says how much memory of Xen is free, in MiB. Processes are those of a toolstack, and workers
-/// that unpack kernels; files those that Parapet keeps; event channels those between dom0 and guests. Links that dom0 itself
+/// that unpack kernels or move pages; files those that Parapet keeps; event channels those between dom0 and guests. Links that dom0 itself
 /// drives as a frontend are nobody's leak: Debian's script starts a QEMU for dom0's disks, which also offers it an interface, and udev takes its time.
 const LIST: &str = r#"
 xl list | tail -n +2 | while read -r name id rest; do [ "$id" = 0 ] || echo "domain $id $name"; done
@@ -21,6 +21,7 @@ xenstore-ls -f / 2>/dev/null | sed -n -E 's,^/(local/domain/[1-9][0-9]*|vm/[^ /]
 xenstore-ls -f /local/domain/0/backend 2>/dev/null | sed -n -E 's,^/local/domain/0/backend/([^/]+/[0-9]+/[0-9]+) = .*,backend \1,p'
 ls -l /proc/[0-9]*/exe 2>/dev/null | sed -n -E 's,.*/proc/([0-9]+)/exe -> (.*/(split-driver|qemu-system-[^/]*|xl))$,process \1 \2,p'
 pgrep -f '[u]npack-kernel' | sed 's/$/ unpacks a kernel/; s/^/process /'
+pgrep -f '[m]ove-pages' | sed 's/$/ moves pages/; s/^/process /'
 find /run/parapet /var/lib/parapet ! -type d 2>/dev/null | sed 's/^/file /'
 for l in /usr/lib/xen-*/bin/lsevtchn; do [ -x "$l" ] && "$l" 0 | sed -n -E 's/.*Interdomain.*Remote Domain: *([1-9][0-9]*).*/channel to domain \1/p' | sort -u; done
 echo "free $(xl info free_memory)"
