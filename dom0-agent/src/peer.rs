@@ -8,6 +8,10 @@
 //!
 //! Writing and reading wait in slices, and between them ask whether somebody still wants this.
 
+pub mod replies;
+
+pub use replies::Replies;
+
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

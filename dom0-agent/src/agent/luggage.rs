@@ -17,7 +17,8 @@ use crate::config::vdev::vdev_number;
 use crate::disks::limits::{MAX_DISKS, NEWS_EVERY};
 use crate::disks::talk::{self, Offer, TalkError, Turn, Wish};
 use crate::disks::{CopyError, DiskCopy, Next, Policy, Source};
-use crate::peer::{Incoming, Outgoing};
+use crate::peer::Outgoing;
+use crate::peer::replies::Words;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -71,7 +72,7 @@ pub(super) struct Luggage<'a> {
     pieces: Vec<Piece<'a>>,
     /// Images that stay behind.
     stay: Vec<PathBuf>,
-    reports: Incoming<'a>,
+    reports: Words<'a>,
     escort: &'a dyn Escort,
     policy: Policy,
 }
@@ -83,7 +84,7 @@ impl<'a> Luggage<'a> {
         shared: &SharedGuest,
         options: &LuggageOptions,
         out: &mut Outgoing<'a>,
-        mut reports: Incoming<'a>,
+        mut reports: Words<'a>,
         escort: &'a dyn Escort,
     ) -> Result<Self, AgentError> {
         let disks = lock(shared).record.config.disks.clone();

@@ -26,10 +26,10 @@ use crate::agent::drivers::DriverNews;
 use crate::device::medium;
 use crate::disks::limits::REPORT_PATIENCE as DISK_PATIENCE;
 use crate::layout::{Tree, paths};
-use crate::peer::{Incoming, Outgoing};
+use crate::peer::{Outgoing, Replies};
 use crate::save::live::{self, Log};
 use crate::save::precopy::{Precopy, Why};
-use crate::save::{PageSet, Patience, SaveError, Saver, Subject, limits, suspend};
+use crate::save::{Offer, PageSet, Patience, SaveError, Saver, Subject, limits, suspend};
 use parapet_wire::driver::OrderBody;
 use std::cell::Cell;
 use std::fs::File;
@@ -40,6 +40,7 @@ use uuid::Uuid;
 use xen_abi::domain::DomainKind;
 use xen_abi::ids::DomId;
 use xen_host::seam::StoreExt;
+use xen_stream::Accord;
 use xen_stream::handshake::{self, HandshakeError, Message, Status};
 
 /// What a guest that was given away is called, as with stock.
@@ -64,6 +65,10 @@ pub struct MoveOptions {
     pub patience: Patience,
     /// Its disks go along.
     pub disks: Option<LuggageOptions>,
+    /// What the other side is offered beyond stock's format.
+    pub offers: Accord,
+    /// How long its answer is waited for, before any memory goes: what went before is as stock has it.
+    pub answer: Duration,
 }
 
 impl Default for MoveOptions {
@@ -74,6 +79,8 @@ impl Default for MoveOptions {
             max_downtime: limits::MAX_DOWNTIME,
             patience: Patience::default(),
             disks: None,
+            offers: Accord::ALL,
+            answer: Duration::ZERO,
         }
     }
 }
@@ -156,6 +163,7 @@ struct Journey<'a> {
     subject: Subject,
     options: &'a MoveOptions,
     escort: &'a dyn Escort,
+    replies: &'a Replies,
     began: Instant,
     /// The guest was asked to suspend.
     asked: Cell<bool>,
@@ -194,26 +202,28 @@ impl Agent {
             asked: true,
         };
         let wanted = || escort.waits();
+        let replies = Replies::new(connection.from);
         let journey = Journey {
             agent: self,
             shared: &shared,
             subject,
             options,
             escort,
+            replies: &replies,
             began: Instant::now(),
             asked: Cell::new(false),
         };
-        let from = connection.from.try_clone().map_err(MoveError::NotGiven)?;
-        let sent = journey.send(connection.to, from, &wanted);
+        let answered = || replies.agreed();
+        let sent = journey.send(connection.to, &answered, &wanted);
         let unseen = matches!(&sent, Err(AgentError::Save(error)) if error.never_asked());
         saving.asked = journey.asked.get() && !unseen;
         let sent = sent?;
-        let from = connection.from.try_clone().map_err(MoveError::NotGiven)?;
-        let mut from = Incoming::new(from, READY_PATIENCE, &wanted);
-        handshake::expect(&mut from, Message::Ready).map_err(MoveError::Handshake)?;
+        let words = replies.reader(READY_PATIENCE, &wanted);
+        let mut words = words.map_err(MoveError::NotGiven)?;
+        handshake::expect(&mut words, Message::Ready).map_err(MoveError::Handshake)?;
         journey.phase("the other side is ready");
         escort.tell("migration sender: Target has acknowledged transfer.".into());
-        journey.part_with(&mut saving, sent, connection.from)
+        journey.part_with(&mut saving, sent)
     }
 
     /// Its dirty log may be on still.
@@ -252,7 +262,7 @@ impl<'a> Journey<'a> {
     fn send(
         &self,
         to: File,
-        from: File,
+        answered: &'a dyn Fn() -> Accord,
         wanted: &'a dyn Fn() -> bool,
     ) -> Result<Sent<'a>, AgentError> {
         let agent: &'a Agent = self.agent;
@@ -260,13 +270,15 @@ impl<'a> Journey<'a> {
         let mut out = Outgoing::connection(to, STALL, wanted).map_err(MoveError::NotGiven)?;
         let mut luggage = None;
         if let Some(options) = &self.options.disks {
-            let reports = Incoming::new(from, DISK_PATIENCE, wanted);
+            let reports = self.replies.reader(DISK_PATIENCE, wanted);
+            let reports = reports.map_err(MoveError::NotGiven)?;
             let mut packed =
                 Luggage::pack(agent, self.shared, options, &mut out, reports, self.escort)?;
             packed.live(&mut out)?;
             luggage = Some(packed);
         }
-        let mut saver = Saver::begin(xen, self.subject, out, wanted)?;
+        let mut saver = Saver::begin(xen, self.subject, out, self.offer(answered), wanted)?;
+        self.replies.wait(self.options.answer, wanted);
         let (log, rest, rounds, why) = match self.log(&mut saver)? {
             Some(log) => {
                 let mut precopy = Precopy::new(log.pages(), self.options.max_downtime);
@@ -317,12 +329,7 @@ impl<'a> Journey<'a> {
 
     /// Gives the guest to the other side, which is ready for it. From here on it is let go of or taken back by what the other side says, not because
     /// somebody went away.
-    fn part_with(
-        &self,
-        saving: &mut Saving<'_>,
-        mut sent: Sent<'_>,
-        from: File,
-    ) -> Result<Moved, AgentError> {
+    fn part_with(&self, saving: &mut Saving<'_>, mut sent: Sent<'_>) -> Result<Moved, AgentError> {
         let agent = self.agent;
         let name = self.hand_over()?;
         saving.over = true;
@@ -333,8 +340,7 @@ impl<'a> Journey<'a> {
             return Err(MoveError::NotGiven(error).into());
         }
         self.phase("it is given away");
-        let always = || true;
-        match verdict(&mut Incoming::new(from, REPORT_PATIENCE, &always)) {
+        match self.verdict() {
             Ok(Status::Started) => {
                 let pause = sent.asked.elapsed();
                 self.phase("it runs on the other side");
@@ -365,6 +371,30 @@ impl<'a> Journey<'a> {
                 Err(MoveError::Unknown { name, cause }.into())
             }
         }
+    }
+
+    /// What the other side is offered. It may answer from then on.
+    fn offer(&self, answered: &'a dyn Fn() -> Accord) -> Option<Offer<'a>> {
+        let what = self.options.offers;
+        (what != Accord::NONE).then(|| {
+            self.replies.offered();
+            Offer { what, answered }
+        })
+    }
+
+    /// How the other side got on; when it failed it also gives the guest back.
+    fn verdict(&self) -> Result<Status, HandshakeError> {
+        let words = self.replies.reader(REPORT_PATIENCE, &|| true);
+        let mut words = words.map_err(|source| {
+            let wanted = Message::Report.name();
+            HandshakeError::Read { wanted, source }
+        })?;
+        handshake::expect(&mut words, Message::Report)?;
+        let status = handshake::status(&mut words)?;
+        if matches!(status, Status::Failed { .. }) {
+            handshake::expect(&mut words, Message::Go)?;
+        }
+        Ok(status)
     }
 
     /// For whoever looks for where the time goes.
@@ -482,14 +512,4 @@ fn flush(guest: &Guest) -> Result<(), AgentError> {
             })?;
     }
     Ok(())
-}
-
-/// How the other side got on; when it failed it also gives the guest back.
-fn verdict(from: &mut Incoming<'_>) -> Result<Status, HandshakeError> {
-    handshake::expect(from, Message::Report)?;
-    let status = handshake::status(from)?;
-    if matches!(status, Status::Failed { .. }) {
-        handshake::expect(from, Message::Go)?;
-    }
-    Ok(status)
 }

@@ -31,6 +31,8 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use xen_abi::ids::DomId;
 use xen_host::seam::StoreExt;
+use xen_stream::Accord;
+use xen_stream::accord;
 use xen_stream::handshake::{self, HandshakeError, Message, Status};
 
 /// What a guest is called until it is ours, as with stock.
@@ -52,6 +54,8 @@ pub struct ArrivalOptions {
     pub stall: Duration,
     /// Its disks come along.
     pub disks: Option<LandingOptions>,
+    /// What is taken of a sender's offer beyond stock's format.
+    pub takes: Accord,
 }
 
 impl Default for ArrivalOptions {
@@ -60,6 +64,7 @@ impl Default for ArrivalOptions {
             start: CreateOptions::default(),
             stall: STALL,
             disks: None,
+            takes: Accord::ALL,
         }
     }
 }
@@ -155,6 +160,7 @@ impl Agent {
     ) -> Result<DomId, AgentError> {
         let unanswered = |error| AgentError::from(ArrivalError::Answer(error));
         let answers = input.try_clone().map_err(unanswered)?;
+        let mut back = output.try_clone().map_err(unanswered)?;
         let wanted = || escort.waits();
         let line = input.try_clone().map_err(unanswered)?;
         let mut line = Incoming::new(line, options.stall, &wanted);
@@ -175,7 +181,14 @@ impl Agent {
             }
             None => Ok(()),
         };
-        let domid = self.build_arriving(shared, stream, &awaited, &mut land)?;
+        let mut answer = |offered: Accord| {
+            let taken = offered.and(options.takes);
+            if taken != Accord::NONE {
+                back.write_all(&accord::answer(taken))?;
+            }
+            Ok(taken)
+        };
+        let domid = self.build_arriving(shared, stream, &awaited, &mut answer, &mut land)?;
         escort.tell(
             "migration target: Transfer complete, requesting permission to start domain.".into(),
         );
@@ -217,6 +230,7 @@ impl Agent {
         shared: &SharedGuest,
         stream: Incoming<'_>,
         awaited: &BTreeSet<u32>,
+        answer: &mut restore::Answer<'_>,
         land: &mut dyn FnMut() -> Result<(), AgentError>,
     ) -> Result<DomId, AgentError> {
         let _creation = self.begin_creation();
@@ -230,8 +244,8 @@ impl Agent {
         let mut prepared: Result<Vec<Option<Medium>>, AgentError> =
             Err(ArrivalError::Destroyed.into());
         let mut prepare = |domid| prepared = self.prepare_arriving(shared, domid, awaited);
-        let built = restore::restore(self.seams.xen.as_ref(), &request, stream, &mut prepare);
-        let built = built?;
+        let xen = self.seams.xen.as_ref();
+        let built = restore::restore(xen, &request, stream, answer, &mut prepare)?;
         let expected = prepared?;
         tracing::debug!(domid = %built.domid, "an arriving guest is built");
         land()?;

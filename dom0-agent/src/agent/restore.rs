@@ -16,6 +16,7 @@ use crate::peer::Incoming;
 use crate::restore;
 use std::fs::File;
 use xen_abi::ids::DomId;
+use xen_stream::Accord;
 
 impl Agent {
     /// Restores a guest from a file that stands at a libxl stream; answers its domain.
@@ -36,7 +37,15 @@ impl Agent {
             let request = build_request(config, handle(config.uuid));
             let xen = self.seams.xen.as_ref();
             let from = Incoming::patient(file, &|| true);
-            Ok(restore::restore(xen, &request, from, &mut |_| {})?)
+            // Whoever wrote a file is not there to be answered.
+            let mut nobody = |_| Ok(Accord::NONE);
+            Ok(restore::restore(
+                xen,
+                &request,
+                from,
+                &mut nobody,
+                &mut |_| {},
+            )?)
         })
     }
 }

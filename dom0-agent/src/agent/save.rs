@@ -246,7 +246,7 @@ impl Agent {
         let waits = || keeper.waits();
         // A file that cannot be written is noticed before the guest is bothered.
         let out = Outgoing::patient(file, &waits);
-        let mut saver = Saver::begin(xen, subject, out, &waits)?;
+        let mut saver = Saver::begin(xen, subject, out, None, &waits)?;
         save::suspend::suspend(xen, self.seams.store.as_ref(), subject.domid, patience)?;
         let pages = saver.memory()?;
         saver.send(&pages)?;

@@ -74,7 +74,7 @@ impl Collected {
             Record::TscInfo(info) => self.tsc = Some((&info).into()),
             Record::HvmContext(blob) => self.context = blob,
             Record::HvmParams(params) => self.take_params(&params),
-            Record::StaticDataEnd | Record::End | Record::Verify => {}
+            Record::StaticDataEnd | Record::End | Record::Verify | Record::Offer(_) => {}
             Record::PvInfo(PvInfo::Bits64) => {}
             Record::PvInfo(PvInfo::Bits32) => {
                 let why = "it is a 32-bit PV guest; only 64-bit ones are run";

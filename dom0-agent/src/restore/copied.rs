@@ -36,6 +36,18 @@ impl<'a> Copied<'a> {
             buffer,
         }))
     }
+
+    /// Copies the buffer's beginning into these frames.
+    fn copy(&self, frames: &[u64]) -> Result<(), RestoreError> {
+        let answer = self.host.copy_in(self.domid, frames, &self.buffer);
+        match answer.step(STEP)? {
+            Offer::Done(()) => Ok(()),
+            Offer::NotThere => {
+                let missing = Error::refused_for("foreign_copy", self.domid, Errno::ENOSYS);
+                Err(missing).step(STEP)
+            }
+        }
+    }
 }
 
 impl Window for Copied<'_> {
@@ -51,14 +63,12 @@ impl Window for Copied<'_> {
             done += got;
             Ok(got)
         })?;
-        let answer = self.host.copy_in(self.domid, frames, &self.buffer);
-        match answer.step(STEP)? {
-            Offer::Done(()) => Ok(()),
-            Offer::NotThere => {
-                let missing = Error::refused_for("foreign_copy", self.domid, Errno::ENOSYS);
-                Err(missing).step(STEP)
-            }
-        }
+        self.copy(frames)
+    }
+
+    fn clear(&mut self, frames: &[u64]) -> Result<(), RestoreError> {
+        self.buffer.fill(0, frames.len() * PAGE_SIZE, 0);
+        self.copy(frames)
     }
 
     fn close(self: Box<Self>) -> Result<(), RestoreError> {

@@ -16,6 +16,9 @@ pub enum RestoreError {
     /// The file or connection cannot be shared with whoever moves its contents.
     #[error("the save file cannot be used: {0}")]
     Source(#[source] std::io::Error),
+    /// The sender's offer cannot be answered.
+    #[error("cannot answer the other side: {0}")]
+    Answer(#[source] std::io::Error),
     /// Whoever sends the stream has stopped, and keeps the connection open.
     #[error("the sender went silent: {0}{cause}", cause = because(.0))]
     Silent(#[source] StreamError),

@@ -96,6 +96,12 @@ impl<'a> Memory<'a> {
             let frames = self.frames_of(part);
             self.window.read(&frames, &mut pages)?;
         }
+        let zeroes = entries.iter().filter(|entry| entry.kind == PageKind::Zero);
+        let zeroes: Vec<PageEntry> = zeroes.copied().collect();
+        for part in zeroes.chunks(WINDOW_PAGES) {
+            let frames = self.frames_of(part);
+            self.window.clear(&frames)?;
+        }
         self.localise(&loaded)
     }
 
@@ -218,5 +224,5 @@ fn frame_of(frames: &[u64], pfn: u64) -> Option<u64> {
 
 /// Whether memory belongs to such a page.
 fn is_wanted(kind: PageKind) -> bool {
-    kind.has_contents() || kind == PageKind::Allocate
+    kind.has_contents() || matches!(kind, PageKind::Allocate | PageKind::Zero)
 }

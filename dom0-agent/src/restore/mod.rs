@@ -36,7 +36,10 @@ use std::fs::File;
 use xen_abi::domain::DomainKind;
 use xen_abi::ids::DomId;
 use xen_stream::libxc::Record;
-use xen_stream::{Event, Layer, Mode, Reader};
+use xen_stream::{Accord, Event, Layer, Mode, Reader};
+
+/// Answers a sender's offer with what is taken of it; what it returns is agreed upon then.
+pub type Answer<'a> = dyn FnMut(Accord) -> std::io::Result<Accord> + 'a;
 
 /// Restores a domain, paused, without devices, from a file or connection that stands at the libxl stream's header. `made` is told which one it is while its memory is
 /// still to come.
@@ -47,6 +50,7 @@ pub fn restore(
     host: &dyn Hypervisor,
     request: &BuildRequest,
     from: Incoming<'_>,
+    answer: &mut Answer<'_>,
     made: &mut dyn FnMut(DomId),
 ) -> Result<Built, RestoreError> {
     let file = from.share().map_err(RestoreError::Source)?;
@@ -56,7 +60,7 @@ pub fn restore(
     let newborn = Newborn::create(host, request)?;
     let domid = newborn.domid;
     made(domid);
-    match fill(&newborn, &mut reader, &file) {
+    match fill(&newborn, &mut reader, &file, answer) {
         Ok(built) => {
             newborn.finish();
             Ok(built)
@@ -89,6 +93,7 @@ fn fill(
     newborn: &Newborn<'_>,
     reader: &mut Reader<Incoming<'_>>,
     from: &File,
+    answer: &mut Answer<'_>,
 ) -> Result<Built, RestoreError> {
     let ports = newborn.ports()?;
     let pv = newborn.request.kind == DomainKind::Pv;
@@ -102,6 +107,10 @@ fn fill(
     loop {
         match reader.next()? {
             Event::Pages(pages) => memory.load(pages)?,
+            Event::Record(Record::Offer(offered)) => {
+                let taken = answer(offered).map_err(RestoreError::Answer)?;
+                reader.agree(taken);
+            }
             Event::Record(Record::StaticDataEnd) => set_policy(newborn, &collected)?,
             Event::Record(record) => collected.take(record)?,
             Event::End => break,

@@ -48,6 +48,11 @@ impl Window for Moved {
         Ok(())
     }
 
+    fn clear(&mut self, frames: &[u64]) -> Result<(), RestoreError> {
+        self.mover.open(frames, Look::Away).step(STEP)?;
+        self.mover.clear(0..frames.len()).step(STEP)
+    }
+
     fn close(self: Box<Self>) -> Result<(), RestoreError> {
         self.mover.end().step(STEP)
     }

@@ -25,6 +25,9 @@ pub(super) trait Window: std::fmt::Debug {
         pages: &mut Pages<'_, Incoming<'_>>,
     ) -> Result<(), RestoreError>;
 
+    /// Fills these frames with zeroes, at most [`super::limits::WINDOW_PAGES`]. Nobody promises that memory which a domain is given is zero.
+    fn clear(&mut self, frames: &[u64]) -> Result<(), RestoreError>;
+
     /// Nothing of the domain is mapped by it afterwards.
     fn close(self: Box<Self>) -> Result<(), RestoreError>;
 }

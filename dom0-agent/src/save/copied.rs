@@ -12,7 +12,7 @@ use std::ops::Range;
 use xen_abi::ids::PAGE_SIZE;
 use xen_host::error::Error;
 use xen_host::region::SharedRegion;
-use xen_host::seam::{self, Offer};
+use xen_host::seam::{self, Look, Offer};
 
 const STEP: &str = "copying the guest's memory";
 
@@ -20,22 +20,16 @@ const STEP: &str = "copying the guest's memory";
 pub(super) struct Copied<'a> {
     sender: Sender<'a>,
     buffer: SharedRegion,
-    /// Pages of zeroes may be left out.
-    skips: bool,
 }
 
 impl<'a> Copied<'a> {
     /// `None` where Xen makes no copies.
-    pub(super) fn of(sender: Sender<'a>, out: &Outgoing<'_>) -> Result<Option<Self>, SaveError> {
+    pub(super) fn of(sender: Sender<'a>) -> Result<Option<Self>, SaveError> {
         if !sender.host.offers_copies(sender.domid).step(STEP)? {
             return Ok(None);
         }
         let buffer = sender.host.copy_buffer(RECORD_PAGES).step(STEP)?;
-        Ok(Some(Self {
-            sender,
-            buffer,
-            skips: out.may_skip(),
-        }))
+        Ok(Some(Self { sender, buffer }))
     }
 
     fn refused(&self, errno: Errno) -> SaveError {
@@ -47,7 +41,7 @@ impl<'a> Copied<'a> {
 }
 
 impl Window for Copied<'_> {
-    fn open(&mut self, frames: &[u64]) -> Result<Vec<bool>, SaveError> {
+    fn open(&mut self, frames: &[u64], look: Look) -> Result<Vec<bool>, SaveError> {
         let answer = self
             .sender
             .host
@@ -62,7 +56,7 @@ impl Window for Copied<'_> {
                 seam::Copied::Zero => {
                     // Xen leaves its place as it was.
                     self.buffer.fill(index * PAGE_SIZE, PAGE_SIZE, 0);
-                    self.skips
+                    look == Look::ForZeroes
                 }
                 seam::Copied::Refused(errno) => return Err(self.refused(errno)),
             });

@@ -8,7 +8,7 @@
 //! the list of frames is, pages, clock, shared info, vcpus.
 
 use super::error::{SaveError, Step};
-use super::pages::Sender;
+use super::pages::{Sender, Sent};
 use super::pv::PvState;
 use super::rounds::PageSet;
 use super::{policy, pv, pvh};
@@ -19,7 +19,7 @@ use std::io::ErrorKind;
 use xen_abi::domain::DomainKind;
 use xen_abi::ids::DomId;
 use xen_stream::libxc::{self, DomainHeader, PvInfo, Record};
-use xen_stream::{Layer, Mode, Summary, Writer, libxl};
+use xen_stream::{Accord, Layer, Mode, Summary, Writer, libxl};
 
 /// Whom to save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,23 @@ pub struct Subject {
     pub max_memory_kib: u64,
 }
 
+/// What whoever reads the image is offered beyond stock's format.
+#[derive(Clone, Copy)]
+pub struct Offer<'a> {
+    /// It.
+    pub what: Accord,
+    /// What was taken, as far as that is known by now.
+    pub answered: &'a dyn Fn() -> Accord,
+}
+
+impl std::fmt::Debug for Offer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offer")
+            .field("what", &self.what)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Writes one image.
 pub struct Saver<'a> {
     pub(super) host: &'a dyn Hypervisor,
@@ -40,6 +57,7 @@ pub struct Saver<'a> {
     /// What a PV guest says of its memory, once that was read.
     pv: Option<PvState>,
     all: PageSet,
+    offer: Option<Offer<'a>>,
     /// Whether the image is still wanted.
     pub(super) waits: &'a dyn Fn() -> bool,
 }
@@ -53,7 +71,7 @@ impl std::fmt::Debug for Saver<'_> {
 }
 
 impl<'a> Saver<'a> {
-    /// Writes what comes before any page: the libxl stream's header, the image's headers, the CPU policy.
+    /// Writes what comes before any page: the libxl stream's header, the image's headers, an offer, the CPU policy.
     ///
     /// # Errors
     /// The file refuses, or Xen does.
@@ -61,6 +79,7 @@ impl<'a> Saver<'a> {
         host: &'a dyn Hypervisor,
         subject: Subject,
         out: Outgoing<'a>,
+        offer: Option<Offer<'a>>,
         waits: &'a dyn Fn() -> bool,
     ) -> Result<Self, SaveError> {
         let mut writer = Writer::new(out, Layer::Libxl, Mode::Plain);
@@ -82,8 +101,12 @@ impl<'a> Saver<'a> {
             writer,
             pv: None,
             all: PageSet::default(),
+            offer,
             waits,
         };
+        if let Some(offer) = offer {
+            saver.writer.record(&Record::Offer(offer.what))?;
+        }
         if pv {
             // Only 64-bit guests are built and restored.
             saver.writer.record(&Record::PvInfo(PvInfo::Bits64))?;
@@ -126,15 +149,16 @@ impl<'a> Saver<'a> {
         Ok(pages)
     }
 
-    /// Writes those of `pages` that are there; answers how many.
+    /// Writes those of `pages` that are there; answers how many, and how many of them were named only.
     ///
     /// # Errors
     /// The file refuses, or Xen does.
-    pub fn send(&mut self, pages: &PageSet) -> Result<u64, SaveError> {
+    pub fn send(&mut self, pages: &PageSet) -> Result<Sent, SaveError> {
         let sender = Sender {
             host: self.host,
             domid: self.subject.domid,
             p2m: self.pv.as_ref().map(|state| &state.p2m),
+            offer: self.offer,
             waits: self.waits,
         };
         sender.send(&mut self.writer, pages)

@@ -96,16 +96,23 @@ impl fmt::Display for RoundNews {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.round.took.as_secs_f64().max(1e-9);
         let mib = |pages: u64| pages as f64 / PAGES_PER_MIB;
+        let rate = mib(self.round.contents()) / seconds;
         write!(
             f,
-            "round {}: {:.1} MiB in {seconds:.2} s ({:.1} MiB/s), {:.1} MiB written meanwhile ({:.1} MiB/s)",
+            "round {}: {:.1} MiB in {seconds:.2} s ({rate:.1} MiB/s)",
             self.number,
-            mib(self.round.pages),
-            mib(self.round.pages) / seconds,
+            mib(self.round.contents()),
+        )?;
+        if self.round.named > 0 {
+            write!(f, " and {:.1} MiB of zeroes", mib(self.round.named))?;
+        }
+        write!(
+            f,
+            ", {:.1} MiB written meanwhile ({:.1} MiB/s)",
             mib(self.dirty),
             mib(self.dirty) / seconds,
         )?;
-        let left = mib(self.dirty) / (mib(self.round.pages) / seconds).max(1e-9);
+        let left = mib(self.dirty) / rate.max(1e-9);
         match self.next {
             Next::Copy => write!(f, "; about {left:.2} s for the next"),
             Next::Suspend(why) => write!(f, "; suspending: {why}"),
@@ -137,7 +144,8 @@ pub fn rounds(
         let since = Instant::now();
         let sent = saver.send(&pages)?;
         let round = Round {
-            pages: sent,
+            pages: sent.pages,
+            named: sent.named,
             took: since.elapsed(),
         };
         pages = log.dirty(false)?;

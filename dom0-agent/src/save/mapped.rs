@@ -6,7 +6,9 @@ use super::window::Window;
 use crate::peer::Outgoing;
 use std::io;
 use std::ops::Range;
+use xen_abi::ids::PAGE_SIZE;
 use xen_host::region::SharedRegion;
+use xen_host::seam::Look;
 
 /// Maps a record's pages, and unmaps them for the next.
 pub(super) struct Mapped<'a> {
@@ -24,11 +26,15 @@ impl<'a> Mapped<'a> {
 }
 
 impl Window for Mapped<'_> {
-    fn open(&mut self, frames: &[u64]) -> Result<Vec<bool>, SaveError> {
+    fn open(&mut self, frames: &[u64], look: Look) -> Result<Vec<bool>, SaveError> {
         // One at a time.
         self.region = None;
-        self.region = Some(self.sender.map(frames)?);
-        Ok(Vec::new())
+        let region = self.region.insert(self.sender.map(frames)?);
+        let is_zero = |page| region.is_zero(page * PAGE_SIZE, PAGE_SIZE);
+        Ok(match look {
+            Look::ForZeroes => (0..frames.len()).map(is_zero).collect(),
+            Look::Away => Vec::new(),
+        })
     }
 
     fn write(

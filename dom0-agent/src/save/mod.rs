@@ -32,6 +32,6 @@ mod pvh;
 mod window;
 
 pub use error::SaveError;
-pub use image::{Saver, Subject};
+pub use image::{Offer, Saver, Subject};
 pub use rounds::PageSet;
 pub use suspend::{Patience, SuspendError};

@@ -15,7 +15,6 @@ const STEP: &str = "moving the guest's memory";
 /// Lets a mover write to the file.
 pub(super) struct Moved {
     mover: Box<dyn Mover>,
-    look: Look,
 }
 
 impl Moved {
@@ -27,18 +26,13 @@ impl Moved {
         let mover = sender
             .host
             .mover(sender.domid, Access::Read, out.file().as_fd())?;
-        let look = if out.may_skip() {
-            Look::ForZeroes
-        } else {
-            Look::Away
-        };
-        Some(Self { mover, look })
+        Some(Self { mover })
     }
 }
 
 impl Window for Moved {
-    fn open(&mut self, frames: &[u64]) -> Result<Vec<bool>, SaveError> {
-        self.mover.open(frames, self.look).step(STEP)
+    fn open(&mut self, frames: &[u64], look: Look) -> Result<Vec<bool>, SaveError> {
+        self.mover.open(frames, look).step(STEP)
     }
 
     fn write(

@@ -8,8 +8,10 @@
 //! ```
 //!
 //! A page of zeroes is in the stream as any other: nobody promises that memory which a domain is given is zero, so it cannot be left to the other side.
+//! Where the other side has agreed to it ([`xen_stream::accord`]) such a page is named, and it clears it.
 
 use super::error::{SaveError, Step};
+use super::image::Offer;
 use super::limits::{BATCH_PAGES, RECORD_PAGES, SKIP_PAGES};
 use super::p2m::P2m;
 use super::rounds::PageSet;
@@ -20,8 +22,9 @@ use std::io;
 use std::ops::Range;
 use xen_abi::ids::{DomId, PAGE_SIZE};
 use xen_host::region::SharedRegion;
-use xen_stream::Writer;
+use xen_host::seam::Look;
 use xen_stream::libxc::{PageEntry, PageKind, Pfn};
+use xen_stream::{Accord, Writer};
 
 /// One guest's pages.
 #[derive(Clone, Copy)]
@@ -30,8 +33,19 @@ pub(super) struct Sender<'a> {
     pub(super) domid: DomId,
     /// Frames of a PV guest's pages; those of PVH guests are called by page number.
     pub(super) p2m: Option<&'a P2m>,
+    /// What whoever reads this was offered.
+    pub(super) offer: Option<Offer<'a>>,
     /// Whether the image is still wanted.
     pub(super) waits: &'a dyn Fn() -> bool,
+}
+
+/// How many pages went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// All of them.
+    pub pages: u64,
+    /// Of them, those of zeroes that were only named.
+    pub named: u64,
 }
 
 /// A page that is there, and its frame.
@@ -40,8 +54,18 @@ type There = (PageEntry, u64);
 /// Some pages of a record, one after another, and where their contents come from.
 #[derive(Debug, PartialEq, Eq)]
 struct Part {
+    /// Their places in the record's list.
     pages: Range<usize>,
+    /// The place of the first one's contents among the record's.
+    place: usize,
     from: From,
+}
+
+impl Part {
+    /// The place behind its contents.
+    fn end(&self) -> usize {
+        self.place + self.pages.len()
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -52,22 +76,26 @@ enum From {
 }
 
 impl Sender<'_> {
-    /// Sends every page of `set` that is there; answers how many those are.
+    /// Sends every page of `set` that is there.
     pub(super) fn send(
         self,
         writer: &mut Writer<Outgoing<'_>>,
         set: &PageSet,
-    ) -> Result<u64, SaveError> {
+    ) -> Result<Sent, SaveError> {
         let mut window = window::of(self, writer.sink(), set.pages())?;
-        let mut sent = 0;
+        let skips = writer.sink().may_skip();
+        let mut sent = Sent::default();
         for batch in set.batches(BATCH_PAGES) {
             if !(self.waits)() {
                 return Err(SaveError::Unwanted);
             }
             let there = self.those_there(batch)?;
             for record in there.chunks(RECORD_PAGES) {
-                self.send_record(writer, window.as_mut(), record)?;
-                sent += record.len() as u64;
+                if let Some(offer) = self.offer {
+                    writer.agree(offer.what.and((offer.answered)()));
+                }
+                sent.pages += record.len() as u64;
+                sent.named += self.send_record(writer, window.as_mut(), record, skips)?;
             }
         }
         window.close()?;
@@ -79,9 +107,21 @@ impl Sender<'_> {
         writer: &mut Writer<Outgoing<'_>>,
         window: &mut dyn Window,
         record: &[There],
-    ) -> Result<(), SaveError> {
-        let (entries, frames): (Vec<PageEntry>, Vec<u64>) = record.iter().copied().unzip();
-        let zeroes = window.open(&frames)?;
+        skips: bool,
+    ) -> Result<u64, SaveError> {
+        let (mut entries, frames): (Vec<PageEntry>, Vec<u64>) = record.iter().copied().unzip();
+        let names = writer.agreed().has(Accord::ZERO_PAGES);
+        let look = if names || skips {
+            Look::ForZeroes
+        } else {
+            Look::Away
+        };
+        let zeroes = window.open(&frames, look)?;
+        let named = if names {
+            name(&mut entries, &zeroes)
+        } else {
+            0
+        };
         let mut parts = cut(&entries, &zeroes);
         for part in &mut parts {
             if let From::Private(bytes) = &mut part.from {
@@ -97,7 +137,7 @@ impl Sender<'_> {
                 usize::try_from(from).unwrap_or(usize::MAX),
             )
         })?;
-        Ok(())
+        Ok(named)
     }
 
     /// Those of the pages that have contents. Holes are left out: what never came is not there on the other side either.
@@ -127,6 +167,8 @@ impl Sender<'_> {
                 }
                 None => return refuse("is of a kind that is not known"),
                 Some(kind @ (PageKind::Normal | PageKind::Table { .. })) => kind,
+                // Ours, and never Xen's word.
+                Some(PageKind::Zero) => return refuse("is of a kind that is not known"),
             };
             let pfn = Pfn(pfn);
             there.push((PageEntry { pfn, kind }, frame));
@@ -156,11 +198,24 @@ impl Sender<'_> {
     }
 }
 
-/// Cuts a record into as few parts as its pages allow. Private contents are still to be filled in.
+/// Lets pages of zeroes be named only; answers how many.
+fn name(entries: &mut [PageEntry], zeroes: &[bool]) -> u64 {
+    let mut named = 0;
+    for (entry, zero) in entries.iter_mut().zip(zeroes) {
+        if *zero && entry.kind == PageKind::Normal {
+            entry.kind = PageKind::Zero;
+            named += 1;
+        }
+    }
+    named
+}
+
+/// Cuts a record into as few parts as its pages allow, without those that have no contents. Private contents are still to be filled in.
 fn cut(entries: &[PageEntry], zeroes: &[bool]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let from = match entry.kind {
+            _ if !entry.kind.has_contents() => continue,
             PageKind::Table { .. } => From::Private(Vec::new()),
             _ if zeroes.get(index) == Some(&true) => From::Zeroes,
             _ => From::Window,
@@ -168,18 +223,21 @@ fn cut(entries: &[PageEntry], zeroes: &[bool]) -> Vec<Part> {
         join(&mut parts, index..index + 1, from);
     }
     let mut worth = Vec::with_capacity(parts.len());
-    for Part { pages, from } in parts {
+    for Part { pages, from, .. } in parts {
         let few = from == From::Zeroes && pages.len() < SKIP_PAGES;
         join(&mut worth, pages, if few { From::Window } else { from });
     }
     worth
 }
 
-/// Appends pages, to the last part if they come from where that does.
+/// Appends pages, to the last part if they come from where that does and stand right behind it.
 fn join(parts: &mut Vec<Part>, pages: Range<usize>, from: From) {
-    match parts.last_mut().filter(|part| part.from == from) {
-        Some(part) => part.pages.end = pages.end,
-        None => parts.push(Part { pages, from }),
+    let place = parts.last().map_or(0, Part::end);
+    match parts.last_mut() {
+        Some(part) if part.from == from && part.pages.end == pages.start => {
+            part.pages.end = pages.end;
+        }
+        _ => parts.push(Part { pages, place, from }),
     }
 }
 
@@ -191,14 +249,15 @@ fn write(
     parts: &[Part],
     done: usize,
 ) -> io::Result<usize> {
-    let page = done / PAGE_SIZE;
-    let part = parts.iter().find(|part| part.pages.contains(&page));
+    // Parts are in order, and what has no contents has none.
+    let part = parts.get(parts.partition_point(|part| part.end() * PAGE_SIZE <= done));
     let part = part.ok_or_else(|| io::Error::other("more is asked for than the record has"))?;
-    let end = part.pages.end * PAGE_SIZE;
+    let done = done - part.place * PAGE_SIZE;
+    let of_window = part.pages.start * PAGE_SIZE + done..part.pages.end * PAGE_SIZE;
     match &part.from {
-        From::Window => window.write(out, head, done..end),
-        From::Zeroes => out.skip(head, end - done),
-        From::Private(bytes) => out.write_both(head, &bytes[done - part.pages.start * PAGE_SIZE..]),
+        From::Window => window.write(out, head, of_window),
+        From::Zeroes => out.skip(head, of_window.len()),
+        From::Private(bytes) => out.write_both(head, &bytes[done..]),
     }
 }
 
@@ -222,7 +281,11 @@ mod tests {
         };
         let mut kinds = vec![PageKind::Normal; 64];
         kinds[20..24].fill(table);
-        let part = |pages, from| Part { pages, from };
+        let part = |pages: Range<usize>, from| Part {
+            place: pages.start,
+            pages,
+            from,
+        };
         let private = || From::Private(Vec::new());
         assert_eq!(
             cut(&entries(&kinds), &[]),
@@ -250,5 +313,32 @@ mod tests {
             ]
         );
         assert_eq!(cut(&[], &[]), []);
+    }
+
+    #[test]
+    fn pages_that_are_named_take_no_place_among_the_contents() {
+        let mut kinds = vec![PageKind::Normal; 12];
+        kinds[8] = PageKind::Table {
+            level: 2,
+            pinned: true,
+        };
+        let mut entries = entries(&kinds);
+        let zeroes: Vec<bool> = (0..12)
+            .map(|page| [0, 3, 4, 8, 11].contains(&page))
+            .collect();
+        assert_eq!(name(&mut entries, &zeroes), 4);
+        let part = |pages, place, from| Part { pages, place, from };
+        let parts = cut(&entries, &zeroes);
+        assert_eq!(
+            parts,
+            [
+                part(1..3, 0, From::Window),
+                part(5..8, 2, From::Window),
+                part(8..9, 5, From::Private(Vec::new())),
+                part(9..11, 6, From::Window),
+            ]
+        );
+        let contents = xen_stream::libxc::pages::contents(&entries);
+        assert_eq!(contents, parts.last().map(Part::end).unwrap() as u64);
     }
 }

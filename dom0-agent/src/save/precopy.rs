@@ -19,8 +19,18 @@ use std::time::Duration;
 pub struct Round {
     /// Pages in it.
     pub pages: u64,
+    /// Of them, those of zeroes that were only named: they say nothing about the line.
+    pub named: u64,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Round {
+    /// Pages whose contents went.
+    #[must_use]
+    pub const fn contents(self) -> u64 {
+        self.pages.saturating_sub(self.named)
+    }
 }
 
 /// Why a guest is suspended now.
@@ -124,7 +134,7 @@ impl Precopy {
     /// A round is sent, and so many pages are dirty after it.
     pub fn after(&mut self, round: Round, dirty: u64) -> Next {
         self.rounds += 1;
-        self.sent = self.sent.saturating_add(round.pages);
+        self.sent = self.sent.saturating_add(round.contents());
         self.measure(round);
         let shrinks =
             u128::from(dirty) * 100 < u128::from(self.least) * u128::from(PROGRESS_PERCENT);
@@ -146,11 +156,12 @@ impl Precopy {
 
     /// Takes over how fast a round went, unless it was too small to tell: its pages may still be in somebody's buffer.
     fn measure(&mut self, round: Round) {
-        if self.rate.is_some() && round.pages <= FEW_PAGES {
+        let contents = round.contents();
+        if self.rate.is_some() && contents <= FEW_PAGES {
             return;
         }
         let nanos = round.took.as_nanos().max(1);
-        let rate = u128::from(round.pages) * 1_000_000_000 / nanos;
+        let rate = u128::from(contents) * 1_000_000_000 / nanos;
         self.rate = Some(u64::try_from(rate).unwrap_or(u64::MAX));
     }
 }
@@ -163,6 +174,7 @@ mod tests {
     fn round(pages: u64, millis: u64) -> Round {
         Round {
             pages,
+            named: 0,
             took: Duration::from_millis(millis),
         }
     }
@@ -216,6 +228,21 @@ mod tests {
             }
         };
         assert_eq!(why, Why::Volume);
+    }
+
+    #[test]
+    fn pages_that_were_only_named_make_no_line_faster() {
+        let mut precopy = Precopy::new(100_000, Duration::from_millis(100));
+        let first = Round {
+            named: 90_000,
+            ..round(100_000, 1000)
+        };
+        assert_eq!(precopy.after(first, 1001), Next::Copy);
+        assert_eq!(precopy.rate(), Some(10_000));
+        assert_eq!(
+            precopy.after(round(1001, 100), 1000),
+            Next::Suspend(Why::WithinGoal)
+        );
     }
 
     #[test]

@@ -15,12 +15,12 @@ use crate::peer::Outgoing;
 use std::io;
 use std::ops::Range;
 use xen_host::mover::WORTH_PAGES;
+use xen_host::seam::Look;
 
 /// A way to a guest's pages.
 pub(super) trait Window {
-    /// Opens it on at most [`super::limits::RECORD_PAGES`] frames. Answers which of them hold nothing but zeroes, where that is found on the way and of
-    /// use; else nothing.
-    fn open(&mut self, frames: &[u64]) -> Result<Vec<bool>, SaveError>;
+    /// Opens it on at most [`super::limits::RECORD_PAGES`] frames. Answers which of them hold nothing but zeroes, where `look` asks for that; else nothing.
+    fn open(&mut self, frames: &[u64], look: Look) -> Result<Vec<bool>, SaveError>;
 
     /// Writes `head` and then these bytes of what it is open on, once; answers how many bytes went, those of `head` included.
     fn write(
@@ -40,7 +40,7 @@ pub(super) fn of<'a>(
     out: &Outgoing<'_>,
     pages: u64,
 ) -> Result<Box<dyn Window + 'a>, SaveError> {
-    if let Some(copied) = Copied::of(sender, out)? {
+    if let Some(copied) = Copied::of(sender)? {
         return Ok(Box::new(copied));
     }
     if pages >= WORTH_PAGES

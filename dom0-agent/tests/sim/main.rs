@@ -18,6 +18,7 @@
 mod kernels;
 mod support;
 
+mod accord;
 mod bell;
 mod cli;
 mod create;

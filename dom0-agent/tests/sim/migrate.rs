@@ -19,11 +19,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use xen_abi::ids::DomId;
 use xen_sim::{Fault, FaultKind, Filter, exhaust};
+use xen_stream::Accord;
 
-const GUEST: DomId = DomId(1);
+pub const GUEST: DomId = DomId(1);
 /// Longer than any pause the agent makes by itself.
 const LATER: Duration = Duration::from_secs(60);
 
+/// As to stock's toolstack. What ends of ours agree upon besides is in `accord.rs`.
 pub fn options() -> MoveOptions {
     let short = Duration::from_millis(30);
     MoveOptions {
@@ -31,6 +33,7 @@ pub fn options() -> MoveOptions {
             acknowledge: short,
             suspend: short,
         },
+        offers: Accord::NONE,
         ..MoveOptions::default()
     }
 }
@@ -42,7 +45,7 @@ fn config(host: &Host, kind: &str) -> DomainConfig {
     config
 }
 
-fn pair_of(kind: &str) -> Pair {
+pub fn pair_of(kind: &str) -> Pair {
     let here = if kind == "pvh" {
         running()
     } else {
@@ -58,7 +61,7 @@ fn pair() -> Pair {
     pair_of("pvh")
 }
 
-fn go(pair: &Pair, options: &MoveOptions, cut: Cut, ear: &Ear<'_>) -> Went {
+pub fn go(pair: &Pair, options: &MoveOptions, cut: Cut, ear: &Ear<'_>) -> Went {
     let shared = pair.here.agent.by_domid(GUEST).unwrap();
     let config = lock(&shared).record.config.clone();
     let (from, to) = (&pair.here.agent, &pair.there.agent);
@@ -409,8 +412,13 @@ fn lengths() -> (u64, u64) {
 }
 
 fn broken_at(cut: Cut) -> bool {
+    broken(&options(), cut)
+}
+
+/// Moves a guest over a line that is cut; answers whether it arrived.
+pub fn broken(options: &MoveOptions, cut: Cut) -> bool {
     let mut pair = pair();
-    let went = simply(&pair, cut);
+    let went = go(&pair, options, cut, &Ear::with(&|_| {}));
     let arrived = settle_on_one(&mut pair);
     match went.left.unwrap() {
         Ok(_) => assert!(arrived),
@@ -481,7 +489,12 @@ fn a_line_that_breaks_on_the_way_back_leaves_one_guest() {
 
 // ---- a host fails a call, or an agent dies ----
 
-fn with_each_fault(side: fn(&mut Pair) -> &mut Host, kinds: &[FaultKind], deadly: bool) {
+pub fn with_each_fault(
+    options: &MoveOptions,
+    side: fn(&mut Pair) -> &mut Host,
+    kinds: &[FaultKind],
+    deadly: bool,
+) {
     for kind in kinds {
         let filter = if deadly {
             mortal_calls(*kind)
@@ -495,7 +508,7 @@ fn with_each_fault(side: fn(&mut Pair) -> &mut Host, kinds: &[FaultKind], deadly
                 side(&mut pair).mortal_agent();
             }
             side(&mut pair).world.inject(fault);
-            let went = simply(&pair, Cut::NEVER);
+            let went = go(&pair, options, Cut::NEVER, &Ear::with(&|_| {}));
             side(&mut pair).world.clear_faults();
             explain(&place, || {
                 if went.left.is_none() {
@@ -518,20 +531,20 @@ fn with_each_fault(side: fn(&mut Pair) -> &mut Host, kinds: &[FaultKind], deadly
 
 #[test]
 fn whatever_fails_where_it_leaves_there_is_one_guest() {
-    with_each_fault(|pair| &mut pair.here, &FAILURES, false);
+    with_each_fault(&options(), |pair| &mut pair.here, &FAILURES, false);
 }
 
 #[test]
 fn whatever_fails_where_it_arrives_there_is_one_guest() {
-    with_each_fault(|pair| &mut pair.there, &FAILURES, false);
+    with_each_fault(&options(), |pair| &mut pair.there, &FAILURES, false);
 }
 
 #[test]
 fn an_agent_that_dies_where_it_leaves_costs_nobody_a_guest() {
-    with_each_fault(|pair| &mut pair.here, &DEATHS, true);
+    with_each_fault(&options(), |pair| &mut pair.here, &DEATHS, true);
 }
 
 #[test]
 fn an_agent_that_dies_where_it_arrives_costs_nobody_a_guest() {
-    with_each_fault(|pair| &mut pair.there, &DEATHS, true);
+    with_each_fault(&options(), |pair| &mut pair.there, &DEATHS, true);
 }

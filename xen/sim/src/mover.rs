@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use xen_abi::ids::{DomId, PAGE_SIZE};
+use xen_host::error::Error;
 use xen_host::region::SharedRegion;
 use xen_host::seam::{Access, Look, MemoryControl, Mover, Result};
 
@@ -72,6 +73,17 @@ impl Mover for SimMover {
             }
         }
         Ok(done)
+    }
+
+    fn clear(&mut self, pages: Range<usize>) -> Result<()> {
+        self.host.outside("mover")?;
+        let window = self.window.as_ref();
+        let bytes = pages.start * PAGE_SIZE..pages.end * PAGE_SIZE;
+        match window.filter(|window| bytes.end <= window.len()) {
+            Some(window) => window.fill(bytes.start, bytes.len(), 0),
+            None => return Err(Error::refused_for("mover", self.domid, Errno::EINVAL)),
+        }
+        Ok(())
     }
 
     fn end(self: Box<Self>) -> Result<()> {

@@ -18,14 +18,15 @@
 //! beyond it, and a [`StreamError`] names the record, its offset and the numbers. This crate opens no file, makes no
 //! hypercall and holds no `unsafe`. It writes version 3 of the image, and reads 2 and 3; only little-endian.
 //!
-//! Records of our own will ride among those with bit 31 set, which every stock restorer of libxc images skips (that of the
-//! libxl layer does not); see [`libxc::Kind`].
+//! A record of our own rides among those with bit 31 set, which every stock restorer of libxc images skips (that of the
+//! libxl layer does not). With it two ends of ours agree upon what stock has no words for: see [`accord`].
 //!
 //! Sources: Xen's `docs/specs/libxc-migration-stream.pandoc` and `libxl-migration-stream.pandoc`; what stock tools of 4.6 to
 //! 4.20 write and accept.
 
 #![forbid(unsafe_code)]
 
+pub mod accord;
 mod bytes;
 pub mod error;
 pub mod handshake;
@@ -38,6 +39,7 @@ pub mod verify;
 pub mod writer;
 pub mod xl_file;
 
+pub use accord::Accord;
 pub use error::{Layer, Place, Problem, StreamError};
 pub use libxc::Mode;
 pub use reader::{Event, Reader};

@@ -56,7 +56,7 @@ impl Summary {
     /// How many records of this kind the image holds.
     #[must_use]
     pub const fn records(&self, kind: Kind) -> u64 {
-        self.kinds[kind as usize]
+        self.kinds[kind.index()]
     }
 
     /// How many records of this kind the libxl layer holds.
@@ -66,7 +66,7 @@ impl Summary {
     }
 
     pub(crate) const fn count(&mut self, kind: Kind) {
-        self.kinds[kind as usize] += 1;
+        self.kinds[kind.index()] += 1;
     }
 
     pub(crate) const fn count_outer(&mut self, kind: libxl::Kind) {

@@ -12,6 +12,7 @@
 
 use std::io::{self, IoSlice, Write};
 
+use crate::accord::Accord;
 use crate::bytes::padding;
 use crate::error::{Layer, Part, Place, Problem, StreamError};
 use crate::libxc::header::VERSION;
@@ -60,6 +61,7 @@ pub struct Writer<W> {
     gathered: Vec<u8>,
     /// Bytes the sink has taken.
     written: u64,
+    agreed: Accord,
     summary: Summary,
     failed: bool,
 }
@@ -81,9 +83,20 @@ impl<W: Write> Writer<W> {
             image: None,
             gathered: vec![],
             written: 0,
+            agreed: Accord::NONE,
             summary: Summary::new(),
             failed: false,
         }
+    }
+
+    /// From here on the reader takes this besides: it has said so.
+    pub const fn agree(&mut self, agreed: Accord) {
+        self.agreed = agreed;
+    }
+
+    /// What was agreed upon.
+    pub const fn agreed(&self) -> Accord {
+        self.agreed
     }
 
     /// The header of an xl file.
@@ -258,7 +271,7 @@ impl<W: Write> Writer<W> {
         self.part(At::Record, part, "a record of the image", |writer| {
             writer.admit(Kind::PageData)?;
             let begin = writer.begin_record(Kind::PageData.number());
-            let length = encode_pages(entries, &mut writer.gathered)?;
+            let length = encode_pages(entries, writer.agreed, &mut writer.gathered)?;
             writer.set_length(begin, length)?;
             writer.summary.count_pages(entries);
             match contents(entries) * PAGE_BYTES {

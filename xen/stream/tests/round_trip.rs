@@ -18,7 +18,7 @@ use xen_stream::libxc::{
 };
 use xen_stream::libxl::{self, Emulator, EmulatorId, LibxlHeader};
 use xen_stream::xl_file::XlHeader;
-use xen_stream::{Event, Layer, Mode, Reader, Writer};
+use xen_stream::{Accord, Event, Layer, Mode, Reader, Writer};
 
 fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..most)
@@ -115,6 +115,7 @@ fn record() -> impl Strategy<Value = Record> {
         vec(any::<u64>(), 0..50).prop_map(Record::CheckpointDirtyPfnList),
         vec(leaf(), 1..50).prop_map(Record::CpuidPolicy),
         vec(msr(), 1..50).prop_map(Record::MsrPolicy),
+        any::<u64>().prop_map(|bits| Record::Offer(Accord::from_bits(bits))),
     ]
 }
 
@@ -269,7 +270,9 @@ proptest! {
         writer.file(&file).unwrap();
         writer.stream().unwrap();
         writer.image(domain).unwrap();
-        let mut records = vec![Record::CpuidPolicy(policy), Record::StaticDataEnd];
+        let offer = Record::Offer(Accord::ALL);
+        let mut records = vec![offer, Record::CpuidPolicy(policy), Record::StaticDataEnd];
+        writer.agree(Accord::ALL);
         for record in &records {
             writer.record(record).unwrap();
         }
@@ -291,6 +294,7 @@ proptest! {
 
         let source = Crumbs { bytes: &bytes, most, calls: 0 };
         let mut reader = Reader::new(source, Layer::Xl, Mode::Plain);
+        reader.agree(Accord::ALL);
         let (mut records, mut pages) = (records.into_iter(), pages.into_iter());
         loop {
             match reader.next().unwrap() {

@@ -285,6 +285,10 @@ fn nothing_is_written_that_a_reader_would_refuse() {
             "contents of another size",
         ),
         (
+            refusal(|w| w.pages(&[entry(1, PageKind::Zero)], &[])),
+            "the page type is 0x7",
+        ),
+        (
             refusal(|w| w.image(PVH)),
             "the image is not possible inside of the image",
         ),

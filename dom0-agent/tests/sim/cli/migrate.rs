@@ -261,9 +261,9 @@ fn a_lost_answer_is_asked_for_where_the_guest_went() {
         )
         .unwrap();
         let far = line.here.host.file("far.sh");
-        // Banner and ready come through, the report does not.
+        // Banner (54 bytes), answer to the offer (24) and ready (34) come through, the report does not.
         let script = format!(
-            "case $3 in migrate-receive) dd bs=1 count=88 status=none if={} & exec cat > {} ;; *) cat {}; rm {} ;; esac\n",
+            "case $3 in migrate-receive) dd bs=1 count=112 status=none if={} & exec cat > {} ;; *) cat {}; rm {} ;; esac\n",
             shown(&line.back),
             shown(&line.forth),
             shown(&listing),

@@ -83,7 +83,7 @@ pub(super) fn serve(mut parent: &UnixStream, file: &File, map: &Map<'_>) -> io::
         let follows = match &order {
             Order::Open { frames, .. } => frames * size_of::<u64>(),
             Order::Write { head, .. } => *head,
-            Order::Read { .. } => 0,
+            Order::Read { .. } | Order::Clear { .. } => 0,
         };
         rest.resize(follows, 0);
         parent.read_exact(&mut rest)?;
@@ -111,6 +111,7 @@ pub(super) fn serve(mut parent: &UnixStream, file: &File, map: &Map<'_>) -> io::
                 answer(&read(window.as_deref(), file.as_fd(), &pages, at)),
                 Vec::new(),
             ),
+            Order::Clear { pages } => (answer(&clear(window.as_deref(), &pages)), Vec::new()),
         };
         parent.write_all(answer.as_bytes())?;
         parent.write_all(&told)?;
@@ -227,6 +228,12 @@ fn read_on(
     }
     file.seek(SeekFrom::Start(start + done as u64))?;
     Ok(done)
+}
+
+fn clear(window: Option<&SharedRegion>, pages: &Range<usize>) -> io::Result<usize> {
+    let (window, bytes) = within(window, pages)?;
+    window.fill(bytes.start, bytes.len(), 0);
+    Ok(bytes.len())
 }
 
 fn read(

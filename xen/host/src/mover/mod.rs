@@ -5,6 +5,7 @@
 //!     open(frames) ───────────── order, frames ────────────▶ maps them: the window       (earlier windows stay mapped)
 //!     write(head, pages) ─────── order, head ──────────────▶ writev: head, pages ──────▶ file (its standard output)
 //!     read(pages) ────────────── order ────────────────────▶ read, pread ◀────────────── file
+//!     clear(pages) ───────────── order ────────────────────▶ memset
 //!     end ─────────── hangs up, and waits for its exit ────▶ exit: everything is unmapped at once
 //! ```
 //!
@@ -59,6 +60,12 @@ pub trait Mover: Debug + Send {
     /// The file's.
     fn read(&mut self, pages: Range<usize>, at: Option<u64>) -> std::io::Result<usize>;
 
+    /// Fills these pages of the window with zeroes.
+    ///
+    /// # Errors
+    /// The process is gone.
+    fn clear(&mut self, pages: Range<usize>) -> Result<()>;
+
     /// Ends it. Afterwards it maps nothing of the domain.
     ///
     /// # Errors
@@ -80,7 +87,7 @@ pub enum Look {
 pub enum Access {
     /// Only [`Mover::write`] is of use.
     Read,
-    /// Only [`Mover::read`] needs this.
+    /// Only [`Mover::read`] and [`Mover::clear`] need this.
     Write,
 }
 

@@ -107,6 +107,11 @@ impl Mover for Process {
             .ok_or_else(|| io::Error::other("the mover read more than it was told"))
     }
 
+    fn clear(&mut self, pages: Range<usize>) -> Result<()> {
+        let cleared = self.running.ask(&Order::Clear { pages }, &[]);
+        cleared.map(drop).map_err(|error| self.refused(&error))
+    }
+
     fn end(self: Box<Self>) -> Result<()> {
         let (domid, running) = (self.domid, self.running);
         running

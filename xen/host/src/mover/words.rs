@@ -10,6 +10,7 @@ const HERE: u64 = u64::MAX;
 const OPEN: u32 = 1;
 const WRITE: u32 = 2;
 const READ: u32 = 3;
+const CLEAR: u32 = 4;
 
 /// An order as it travels. Behind it: frames (`OPEN`), the head (`WRITE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -41,6 +42,9 @@ pub(super) enum Order {
         pages: Range<usize>,
         at: Option<u64>,
     },
+    Clear {
+        pages: Range<usize>,
+    },
 }
 
 impl Order {
@@ -69,6 +73,13 @@ impl Order {
                 extra: 0,
                 at: at.unwrap_or(HERE),
             },
+            Self::Clear { pages } => Raw {
+                verb: CLEAR,
+                first: small(pages.start)?,
+                count: small(pages.len())?,
+                extra: 0,
+                at: HERE,
+            },
         };
         (Self::decode(raw)? == *self).then_some(raw)
     }
@@ -94,6 +105,7 @@ impl Order {
                 pages,
                 at: (raw.at != HERE).then_some(raw.at),
             }),
+            CLEAR if count > 0 => Some(Self::Clear { pages }),
             _ => None,
         }
     }
@@ -144,6 +156,7 @@ mod tests {
                 look: if zeroes { Look::ForZeroes } else { Look::Away },
             }),
             (0..=MAX_HEAD, pages.clone()).prop_map(|(head, pages)| Order::Write { head, pages }),
+            pages.clone().prop_map(|pages| Order::Clear { pages }),
             (pages, proptest::option::of(0..HERE))
                 .prop_map(|(pages, at)| Order::Read { pages, at }),
         ]
@@ -161,7 +174,7 @@ mod tests {
             match Order::decode(raw) {
                 Some(Order::Open { frames, .. }) => prop_assert!((1..=WINDOW_PAGES).contains(&frames)),
                 Some(Order::Write { head, pages }) => prop_assert!(head <= MAX_HEAD && pages.end <= WINDOW_PAGES),
-                Some(Order::Read { pages, .. }) => prop_assert!(pages.end <= WINDOW_PAGES),
+                Some(Order::Read { pages, .. } | Order::Clear { pages }) => prop_assert!(pages.end <= WINDOW_PAGES),
                 None => {}
             }
         }

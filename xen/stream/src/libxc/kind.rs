@@ -1,12 +1,14 @@
 //! The records of an image by number, by name, and by how long each may be.
 //!
-//! Numbers with bit 31 set are optional: a reader that does not know one skips it. None is assigned so far. Records of our
+//! Numbers with bit 31 set are optional: a reader that does not know one skips it. Xen has assigned none. Records of our
 //! own come from there and become variants of [`Kind`], so that what knows them reads them and stock skips them.
 
 use crate::limits;
 
 /// Bit of a record's type that says: may be skipped.
 pub const OPTIONAL: u32 = 1 << 31;
+/// Number of our own record; far from any that Xen would assign next.
+const OFFER: u32 = OPTIONAL | 0x0050_0001;
 /// Bytes of a record's header: type and length of the body.
 pub const HEADER_BYTES: usize = 8;
 
@@ -52,11 +54,13 @@ pub enum Kind {
     CpuidPolicy = 0x11,
     /// Model specific registers that are part of the CPU's description.
     MsrPolicy = 0x12,
+    /// What the sender would say in other words than stock's, if the receiver is one of ours ([`crate::accord`]). Its number is not its place here.
+    Offer = 0x13,
 }
 
 impl Kind {
     /// Every one of them, in order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::End,
         Self::PageData,
         Self::PvInfo,
@@ -76,18 +80,28 @@ impl Kind {
         Self::StaticDataEnd,
         Self::CpuidPolicy,
         Self::MsrPolicy,
+        Self::Offer,
     ];
 
     /// The one of this number.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.get(usize::try_from(number).ok()?).copied()
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
     /// Its number.
     #[must_use]
     pub const fn number(self) -> u32 {
-        self as u32
+        match self {
+            Self::Offer => OFFER,
+            stock => stock as u32,
+        }
+    }
+
+    /// Its place in [`Kind::ALL`], for tables.
+    #[must_use]
+    pub(crate) const fn index(self) -> usize {
+        self as usize
     }
 
     /// Its name in the specification.
@@ -113,6 +127,7 @@ impl Kind {
             Self::StaticDataEnd => "STATIC_DATA_END",
             Self::CpuidPolicy => "X86_CPUID_POLICY",
             Self::MsrPolicy => "X86_MSR_POLICY",
+            Self::Offer => "OFFER",
         }
     }
 
@@ -122,7 +137,7 @@ impl Kind {
         match self {
             Self::End | Self::Verify | Self::Checkpoint | Self::StaticDataEnd => 0,
             Self::PageData => limits::RECORD_BYTES,
-            Self::PvInfo => 8,
+            Self::PvInfo | Self::Offer => 8,
             Self::P2mFrames => limits::P2M_BYTES,
             Self::VcpuBasic | Self::VcpuXsave | Self::VcpuMsrs => 8 + limits::VCPU_BYTES,
             Self::VcpuExtended => 8 + limits::VCPU_EXTENDED_BYTES,
@@ -149,11 +164,11 @@ mod tests {
 
     #[test]
     fn numbers_and_kinds_are_one_to_one() {
-        for (number, kind) in (0..).zip(Kind::ALL) {
-            assert_eq!(
-                (kind.number(), Kind::from_number(number)),
-                (number, Some(kind))
-            );
+        for (index, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!(kind.index(), index);
+            assert_eq!(Kind::from_number(kind.number()), Some(kind));
+            let stock = kind != Kind::Offer;
+            assert_eq!(kind.number() == kind as u32, stock, "{kind}");
             assert!(kind.longest() <= limits::RECORD_BYTES, "{kind}");
         }
         assert_eq!(Kind::from_number(0x13), None);

@@ -55,7 +55,7 @@ pub enum Phase {
 /// What a record is to the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// PV_INFO and the policies.
+    /// PV_INFO, the policies, and what is offered.
     Static,
     /// STATIC_DATA_END.
     StaticEnd,
@@ -139,7 +139,7 @@ pub enum Refusal {
 #[must_use]
 pub const fn class(kind: Kind) -> Class {
     match kind {
-        Kind::PvInfo | Kind::CpuidPolicy | Kind::MsrPolicy => Class::Static,
+        Kind::PvInfo | Kind::CpuidPolicy | Kind::MsrPolicy | Kind::Offer => Class::Static,
         Kind::StaticDataEnd => Class::StaticEnd,
         Kind::P2mFrames => Class::P2m,
         Kind::PageData => Class::Pages,
@@ -312,7 +312,7 @@ impl Order {
             _ => {}
         }
         self.phase = next;
-        self.seen |= 1 << kind.number();
+        self.seen |= 1 << kind.index();
         if kind == Kind::Checkpoint {
             self.begin_epoch();
         }
@@ -349,7 +349,7 @@ impl Order {
     }
 
     fn has(&self, kind: Kind) -> bool {
-        self.seen & (1 << kind.number()) != 0
+        self.seen & (1 << kind.index()) != 0
     }
 
     fn check_domain(&self, kind: Kind) -> Result<(), Refusal> {
@@ -371,7 +371,8 @@ impl Order {
             | Kind::CheckpointDirtyPfnList
             | Kind::StaticDataEnd
             | Kind::CpuidPolicy
-            | Kind::MsrPolicy => return Ok(()),
+            | Kind::MsrPolicy
+            | Kind::Offer => return Ok(()),
         };
         if only == self.domain {
             return Ok(());
@@ -402,7 +403,7 @@ impl Order {
         self.vcpus.clear();
         for kind in Kind::ALL {
             if class(kind) == Class::Tail {
-                self.seen &= !(1 << kind.number());
+                self.seen &= !(1 << kind.index());
             }
         }
     }

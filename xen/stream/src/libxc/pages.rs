@@ -6,7 +6,10 @@
 //! ```
 //!
 //! A page may come any number of times; the last one counts, its type included. This module never touches contents.
+//!
+//! One type is ours, and of a stream only after both ends have agreed upon it ([`crate::accord`]): stock refuses it.
 
+use crate::accord::Accord;
 use crate::error::{Expected, Problem};
 use crate::limits::{PAGE_BYTES, RECORD_PAGES};
 use xen_abi::domctl as pfinfo;
@@ -17,6 +20,8 @@ pub const HEADER_BYTES: usize = 8;
 const NUMBER_BITS: u64 = (1 << 52) - 1;
 const RESERVED_BITS: u64 = 0xff << 52;
 const TYPE_SHIFT: u32 = 60;
+/// Our own type: a number that Xen has not given to any.
+const ZERO: u8 = 7;
 
 /// A page of a guest, as the guest numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +45,8 @@ pub enum PageKind {
         /// The guest has pinned it.
         pinned: bool,
     },
+    /// An ordinary page that holds nothing but zeroes; no contents. Only where both ends have agreed upon it.
+    Zero,
     /// Memory with an error in it; no contents.
     Broken,
     /// To be allocated; no contents.
@@ -49,7 +56,7 @@ pub enum PageKind {
 }
 
 impl PageKind {
-    /// From the 4 bits of a stream.
+    /// From the 4 bits of a stream; those of our own type mean [`PageKind::Zero`] only where that was agreed.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
@@ -62,6 +69,7 @@ impl PageKind {
                 level: bits - 8,
                 pinned: true,
             },
+            ZERO => Self::Zero,
             0xd => Self::Broken,
             0xe => Self::Allocate,
             0xf => Self::Invalid,
@@ -83,6 +91,7 @@ impl PageKind {
                 pinned: true,
             } => level | 8,
             Self::Table { .. } => return None,
+            Self::Zero => ZERO,
             Self::Broken => 0xd,
             Self::Allocate => 0xe,
             Self::Invalid => 0xf,
@@ -92,7 +101,15 @@ impl PageKind {
     /// From the type word that Xen answers about a frame; bits other than the type are ignored.
     #[must_use]
     pub const fn from_pfinfo(word: u32) -> Option<Self> {
-        Self::from_bits(((word & pfinfo::PFINFO_TYPE_MASK) >> 28) as u8)
+        match Self::from_bits(((word & pfinfo::PFINFO_TYPE_MASK) >> 28) as u8) {
+            Some(Self::Zero) => None,
+            kind => kind,
+        }
+    }
+
+    /// Whether a stream may hold it in which so much is agreed.
+    const fn is_in(self, agreed: Accord) -> bool {
+        !matches!(self, Self::Zero) || agreed.has(Accord::ZERO_PAGES)
     }
 
     /// Whether 4096 bytes follow for it.
@@ -120,7 +137,7 @@ impl PageEntry {
     }
 
     /// Judges one entry.
-    fn decode(index: usize, word: u64) -> Result<Self, Problem> {
+    fn decode(index: usize, word: u64, agreed: Accord) -> Result<Self, Problem> {
         if word & RESERVED_BITS != 0 {
             return Err(Problem::Entry {
                 index,
@@ -130,7 +147,8 @@ impl PageEntry {
             });
         }
         let bits = (word >> TYPE_SHIFT) as u8;
-        let kind = PageKind::from_bits(bits).ok_or(Problem::Entry {
+        let kind = PageKind::from_bits(bits).filter(|kind| kind.is_in(agreed));
+        let kind = kind.ok_or(Problem::Entry {
             index,
             what: "the page type",
             found: bits.into(),
@@ -142,7 +160,7 @@ impl PageEntry {
         })
     }
 
-    fn encode(self, index: usize) -> Result<u64, Problem> {
+    fn encode(self, index: usize, agreed: Accord) -> Result<u64, Problem> {
         let wrong = |what, found, expected| Problem::Entry {
             index,
             what,
@@ -156,6 +174,9 @@ impl PageEntry {
             .kind
             .bits()
             .ok_or(wrong("the page type", 0, "a table of level 1 to 4"))?;
+        if !self.kind.is_in(agreed) {
+            return Err(wrong("the page type", bits.into(), "one of stock's"));
+        }
         Ok(u64::from(bits) << TYPE_SHIFT | self.pfn.0)
     }
 }
@@ -190,11 +211,12 @@ pub(crate) fn decode_count(length: u64, count: u32) -> Result<u32, Problem> {
 pub(crate) fn decode_entries(
     length: u64,
     words: &[u8],
+    agreed: Accord,
     into: &mut Vec<PageEntry>,
 ) -> Result<u64, Problem> {
     into.clear();
     for (index, word) in words.as_chunks::<8>().0.iter().enumerate() {
-        into.push(PageEntry::decode(index, u64::from_le_bytes(*word))?);
+        into.push(PageEntry::decode(index, u64::from_le_bytes(*word), agreed)?);
     }
     let needs = record_length(into);
     if needs != length {
@@ -209,14 +231,18 @@ pub(crate) fn decode_entries(
 }
 
 /// Appends what stands before the contents, and answers the record's length.
-pub(crate) fn encode(entries: &[PageEntry], into: &mut Vec<u8>) -> Result<u64, Problem> {
+pub(crate) fn encode(
+    entries: &[PageEntry],
+    agreed: Accord,
+    into: &mut Vec<u8>,
+) -> Result<u64, Problem> {
     let length = record_length(entries);
     let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
     decode_count(length, count)?;
     into.extend_from_slice(&count.to_le_bytes());
     into.extend_from_slice(&[0; 4]);
     for (index, entry) in entries.iter().enumerate() {
-        into.extend_from_slice(&entry.encode(index)?.to_le_bytes());
+        into.extend_from_slice(&entry.encode(index, agreed)?.to_le_bytes());
     }
     Ok(length)
 }
@@ -278,13 +304,15 @@ mod tests {
     fn every_type_is_its_bits_and_has_contents_as_specified() {
         for bits in 0..16 {
             let kind = PageKind::from_bits(bits);
-            assert_eq!(kind.is_none(), (5..=8).contains(&bits), "{bits}");
+            assert_eq!(kind.is_none(), [5, 6, 8].contains(&bits), "{bits}");
             if let Some(kind) = kind {
                 assert_eq!(kind.bits(), Some(bits));
-                assert_eq!(kind.has_contents(), bits < 0xd);
+                let ours = kind == PageKind::Zero;
+                assert_eq!(kind.has_contents(), bits < 0xd && !ours);
+                // Xen never says so of a frame.
                 assert_eq!(
                     PageKind::from_pfinfo(u32::from(bits) << 28 | 0x77),
-                    Some(kind)
+                    (!ours).then_some(kind)
                 );
             }
         }

@@ -3,6 +3,7 @@
 //! PAGE_DATA is not among them: see [`super::pages`]. Decoding and encoding refuse the same things, so that what is written
 //! can be read.
 
+use crate::accord::Accord;
 use crate::bytes::{exactly, u64s};
 use crate::error::{Expected, Problem};
 use crate::libxc::{HvmParam, Kind, P2mFrames, PvInfo, TscInfo, VcpuPart, VcpuRecord};
@@ -43,6 +44,8 @@ pub enum Record {
     CpuidPolicy(Vec<Leaf>),
     /// X86_MSR_POLICY.
     MsrPolicy(Vec<Msr>),
+    /// OFFER, which is ours.
+    Offer(Accord),
 }
 
 impl Record {
@@ -65,6 +68,7 @@ impl Record {
             Self::StaticDataEnd => Kind::StaticDataEnd,
             Self::CpuidPolicy(_) => Kind::CpuidPolicy,
             Self::MsrPolicy(_) => Kind::MsrPolicy,
+            Self::Offer(_) => Kind::Offer,
         }
     }
 
@@ -99,6 +103,7 @@ impl Record {
             Kind::StaticDataEnd => empty(Self::StaticDataEnd),
             Kind::CpuidPolicy => policy::decode_leaves(body).map(Self::CpuidPolicy),
             Kind::MsrPolicy => policy::decode_msrs(body).map(Self::MsrPolicy),
+            Kind::Offer => Accord::decode(body).map(Self::Offer),
         }
     }
 
@@ -128,6 +133,7 @@ impl Record {
             }
             Self::CpuidPolicy(leaves) => policy::encode_leaves(leaves, into),
             Self::MsrPolicy(msrs) => policy::encode_msrs(msrs, into),
+            Self::Offer(offered) => offered.encode(into),
         }
         check_longest(self.kind(), (into.len() - before) as u64)?;
         match self {

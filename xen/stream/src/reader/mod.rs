@@ -15,6 +15,7 @@ mod source;
 
 use std::io::Read;
 
+use crate::accord::Accord;
 use crate::bytes::{Fields, padding};
 use crate::error::{Expected, Layer, Part, Place, Problem, StreamError};
 use crate::libxc::header as image;
@@ -111,6 +112,7 @@ pub struct Reader<R> {
     left_of: Place,
     entries: Vec<PageEntry>,
     body: Vec<u8>,
+    agreed: Accord,
     summary: Summary,
     failed: bool,
 }
@@ -140,9 +142,15 @@ impl<R: Read> Reader<R> {
             },
             entries: vec![],
             body: vec![],
+            agreed: Accord::NONE,
             summary: Summary::new(),
             failed: false,
         }
+    }
+
+    /// From here on the stream may hold what was agreed upon: the sender was answered, and may have heard it.
+    pub const fn agree(&mut self, agreed: Accord) {
+        self.agreed = agreed;
     }
 
     /// The next part. Contents of pages that were not moved are skipped first. At the end it keeps answering
@@ -475,7 +483,7 @@ impl<R: Read> Reader<R> {
         fields.zero32("the record")?;
         self.source
             .collect(8 * u64::from(count), "its list of pages", &mut self.body)?;
-        self.left = list::decode_entries(length, &self.body, &mut self.entries)?;
+        self.left = list::decode_entries(length, &self.body, self.agreed, &mut self.entries)?;
         self.summary.count_pages(&self.entries);
         Ok(())
     }
