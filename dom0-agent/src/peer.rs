@@ -26,6 +26,9 @@ use xen_host::region::SharedRegion;
 /// How often somebody who waits for the other side is asked whether it is still worth it.
 const SLICE: Duration = Duration::from_millis(200);
 
+/// Room of a pipe to or from the other side, in bytes: its end need not wait for this one while that looks for the next pages. More takes a privilege.
+const PIPE_BYTES: i32 = 1 << 20;
+
 /// Why a wait ended early.
 const UNWANTED: &str = "nobody waits for it any more";
 
@@ -70,6 +73,7 @@ impl<'a> Outgoing<'a> {
     ) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
         fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        widen(&file);
         Ok(Self {
             file,
             stall: Some(stall),
@@ -278,6 +282,13 @@ impl Read for Incoming<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.await_some()?;
         self.file.read(into)
+    }
+}
+
+/// Gives a pipe more room. Sockets see to it themselves.
+pub fn widen(file: &File) {
+    if let Err(errno) = fcntl(file, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        tracing::debug!(%errno, "no wider pipe");
     }
 }
 

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use xen_abi::domain::DomainKind;
 use xen_abi::ids::DomId;
-use xen_host::seam::StoreExt;
+use xen_host::seam::{Dirty, StoreExt};
 use xen_stream::Accord;
 use xen_stream::handshake::{self, HandshakeError, Message, Status};
 
@@ -298,7 +298,7 @@ impl<'a> Journey<'a> {
         self.let_devices_go()?;
         self.phase("its devices are let go");
         let pages = match &log {
-            Some(log) => rest.and(log.dirty(true)?),
+            Some(log) => rest.and(log.take(Dirty::TakeLast)?),
             None => saver.memory()?,
         };
         saver.send(&pages)?;

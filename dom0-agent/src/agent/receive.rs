@@ -20,7 +20,7 @@ use super::request::build_request;
 use super::{Agent, News, handle, landing, lock};
 use crate::config::domain::DomainConfig;
 use crate::layout::{Tree, domain, paths};
-use crate::peer::Incoming;
+use crate::peer::{Incoming, widen};
 use crate::restore;
 use parapet_wire::agent as wire;
 use parapet_wire::driver::Medium;
@@ -173,6 +173,7 @@ impl Agent {
             escort.tell("migration target: its disks come along.".into());
             landing.take(&mut line, &mut output)?;
         }
+        widen(&input);
         let stream = Incoming::new(input, options.stall, &wanted);
         let mut land = || match landing.take() {
             Some(mut landing) => {

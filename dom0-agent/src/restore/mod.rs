@@ -15,6 +15,7 @@ pub mod collect;
 pub mod error;
 pub mod limits;
 
+mod buffered;
 mod copied;
 mod mapped;
 mod memory;

@@ -19,11 +19,8 @@ pub(super) struct Moved {
 }
 
 impl Moved {
-    /// `None` if this comes from no file, or there is no mover.
+    /// `None` if there is no mover.
     pub(super) fn of(host: &dyn Hypervisor, domid: DomId, from: &File) -> Option<Self> {
-        if !from.metadata().is_ok_and(|file| file.is_file()) {
-            return None;
-        }
         let mover = host.mover(domid, Access::Write, from.as_fd())?;
         Some(Self { mover })
     }

@@ -1,11 +1,13 @@
-//! Contents of some pages at a time, from the stream into the domain, by the cheapest of three ways. What is asked of each is the same.
+//! Contents of some pages at a time, from the stream into the domain, by the cheapest of four ways. What is asked of each is the same.
 //!
 //! | | contents come | where |
 //! |---|---|---|
 //! | [`super::copied`] | into a buffer, from where Xen copies them | Xen is patched |
 //! | [`super::moved`] | straight into the domain, through a process that maps and never unmaps | from a file, when they are many |
+//! | [`super::buffered`] | into a buffer, and from there through such a process | from a connection, when they are many |
 //! | [`super::mapped`] | straight into the domain, mapped here | everywhere |
 
+use super::buffered::Buffered;
 use super::copied::Copied;
 use super::error::RestoreError;
 use super::mapped::Mapped;
@@ -42,10 +44,14 @@ pub(super) fn of<'a>(
         return Ok(Box::new(copied));
     }
     let pages = newborn.request.memory_kib * 1024 / crate::build::limits::PAGE;
-    if pages >= WORTH_PAGES
-        && let Some(moved) = Moved::of(host, domid, from)
-    {
-        return Ok(Box::new(moved));
+    if pages < WORTH_PAGES {
+        return Ok(Box::new(Mapped { host, domid }));
     }
-    Ok(Box::new(Mapped { host, domid }))
+    if !from.metadata().is_ok_and(|file| file.is_file()) {
+        return Ok(Box::new(Buffered::of(host, domid)?));
+    }
+    match Moved::of(host, domid, from) {
+        Some(moved) => Ok(Box::new(moved)),
+        None => Ok(Box::new(Mapped { host, domid })),
+    }
 }

@@ -8,9 +8,9 @@
 //! the list of frames is, pages, clock, shared info, vcpus.
 
 use super::error::{SaveError, Step};
-use super::pages::{Sender, Sent};
+use super::pages::{But, Sender, Sent};
 use super::pv::PvState;
-use super::rounds::PageSet;
+use super::rounds::{Bitmap, PageSet};
 use super::{policy, pv, pvh};
 use crate::build::Hypervisor;
 use crate::peer::Outgoing;
@@ -154,6 +154,14 @@ impl<'a> Saver<'a> {
     /// # Errors
     /// The file refuses, or Xen does.
     pub fn send(&mut self, pages: &PageSet) -> Result<Sent, SaveError> {
+        self.send_but(pages, &|| Ok(Bitmap::default()))
+    }
+
+    /// As [`Saver::send`], without pages that are among those that `but` names when their turn comes. They must be sent later.
+    ///
+    /// # Errors
+    /// As [`Saver::send`], or those of `but`.
+    pub fn send_but(&mut self, pages: &PageSet, but: &But<'_>) -> Result<Sent, SaveError> {
         let sender = Sender {
             host: self.host,
             domid: self.subject.domid,
@@ -161,7 +169,7 @@ impl<'a> Saver<'a> {
             offer: self.offer,
             waits: self.waits,
         };
-        sender.send(&mut self.writer, pages)
+        sender.send(&mut self.writer, pages, but)
     }
 
     /// Every page the guest may have; nothing before [`Saver::memory`].

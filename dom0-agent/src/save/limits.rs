@@ -29,10 +29,16 @@ pub const MAX_VOLUME_FACTOR: u64 = 3;
 pub const STALE_ROUNDS: u32 = 3;
 /// Hardly fewer: at least so many per cent of the best before.
 pub const PROGRESS_PERCENT: u32 = 90;
+/// How often, in one round, it is asked about which of its pages the guest has written meanwhile.
+pub const LOOKS: u64 = 32;
 /// So few pages are sent at once whatever the rate, and tell nothing about it.
 pub const FEW_PAGES: u64 = 64;
 /// Pages of zeroes in a row that are worth leaving out of a file: what comes before and behind them goes by itself then.
 pub const SKIP_PAGES: usize = 8;
+/// Pages that are in a buffer on their way to a connection (1 MiB): a PV dom0 pays 20 us for each page of it.
+pub const BUFFER_PAGES: usize = 256;
+/// So many pages are worth a process and a buffer when they go to a connection; `xen_host::mover` says what a process costs.
+pub const WORTH_BUFFER_PAGES: u64 = 4096;
 /// Pages of one record.
 pub const RECORD_PAGES: usize = xen_stream::limits::BATCH_PAGES;
 

@@ -1,4 +1,5 @@
-//! Rounds while the guest runs: everything once, then again and again what it wrote meanwhile, until little is left.
+//! Rounds while the guest runs: everything once, then again and again what it wrote meanwhile, until little is left. Pages of the first round that the
+//! guest has written before their turn wait for the next, which would have them anyway.
 //!
 //! ```text
 //!   log on ─▶ send all ─▶ what is dirty? ──precopy: copy──▶ send that ─┐
@@ -13,11 +14,12 @@
 use super::error::{SaveError, Step};
 use super::image::Saver;
 use super::precopy::{Next, Precopy, Round, Why};
-use super::rounds::PageSet;
+use super::rounds::{Bitmap, PageSet};
 use crate::build::Hypervisor;
 use std::fmt;
 use std::time::Instant;
 use xen_abi::ids::DomId;
+use xen_host::seam::Dirty;
 
 /// Pages in a MiB, for people.
 const PAGES_PER_MIB: f64 = 256.0;
@@ -66,16 +68,26 @@ impl<'a> Log<'a> {
         self.all.pages()
     }
 
-    /// What was written since the last look; `last`: the guest is suspended.
+    /// What was written since it was last taken.
     ///
     /// # Errors
     /// Xen does not say.
-    pub fn dirty(&self, last: bool) -> Result<PageSet, SaveError> {
-        let words = self
-            .host
-            .dirty_pages(self.domid, self.all.end(), last)
-            .step("asking which pages the guest has written")?;
-        Ok(PageSet::marked(&words, &self.all))
+    pub fn take(&self, how: Dirty) -> Result<PageSet, SaveError> {
+        Ok(PageSet::marked(&self.read(how)?, &self.all))
+    }
+
+    /// What was written since it was last taken, without taking it.
+    ///
+    /// # Errors
+    /// Xen does not say.
+    pub fn peek(&self) -> Result<Bitmap, SaveError> {
+        self.read(Dirty::Peek).map(Bitmap)
+    }
+
+    fn read(&self, how: Dirty) -> Result<Vec<u64>, SaveError> {
+        self.host
+            .dirty_pages(self.domid, self.all.end(), how)
+            .step("asking which pages the guest has written")
     }
 }
 
@@ -142,13 +154,17 @@ pub fn rounds(
     let mut pages = log.all.clone();
     loop {
         let since = Instant::now();
-        let sent = saver.send(&pages)?;
+        let sent = if precopy.rounds() == 0 {
+            saver.send_but(&pages, &|| log.peek())?
+        } else {
+            saver.send(&pages)?
+        };
         let round = Round {
             pages: sent.pages,
             named: sent.named,
             took: since.elapsed(),
         };
-        pages = log.dirty(false)?;
+        pages = log.take(Dirty::Take)?;
         let next = precopy.after(round, pages.pages());
         tell(&RoundNews {
             number: precopy.rounds(),

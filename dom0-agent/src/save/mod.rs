@@ -5,7 +5,7 @@
 //!        │
 //!   Saver::begin ─▶ round(set of pages) ... ─▶ Saver::finish        image.rs
 //!   headers,          pages.rs: batches ─▶ types ─▶ window ─▶ PAGE_DATA        pvh.rs, pv.rs: what is not memory
-//!   CPU policy        rounds.rs: which pages go next      window.rs: copied, moved or mapped
+//!   CPU policy        rounds.rs: which pages go next      window.rs: copied, moved, buffered or mapped
 //! ```
 //!
 //! A guest that is moved live runs until most of its memory is on the other side: `live.rs` does the rounds, `precopy.rs` says when they are over.
@@ -23,6 +23,7 @@ pub mod precopy;
 pub mod rounds;
 pub mod suspend;
 
+mod buffered;
 mod copied;
 mod mapped;
 mod moved;

@@ -12,9 +12,9 @@
 
 use super::error::{SaveError, Step};
 use super::image::Offer;
-use super::limits::{BATCH_PAGES, RECORD_PAGES, SKIP_PAGES};
+use super::limits::{BATCH_PAGES, LOOKS, RECORD_PAGES, SKIP_PAGES};
 use super::p2m::P2m;
-use super::rounds::PageSet;
+use super::rounds::{Bitmap, PageSet};
 use super::window::{self, Window};
 use crate::build::Hypervisor;
 use crate::peer::Outgoing;
@@ -47,6 +47,9 @@ pub struct Sent {
     /// Of them, those of zeroes that were only named.
     pub named: u64,
 }
+
+/// Names pages that are not to go now.
+pub(super) type But<'a> = dyn Fn() -> Result<Bitmap, SaveError> + 'a;
 
 /// A page that is there, and its frame.
 type There = (PageEntry, u64);
@@ -81,14 +84,24 @@ impl Sender<'_> {
         self,
         writer: &mut Writer<Outgoing<'_>>,
         set: &PageSet,
+        but: &But<'_>,
     ) -> Result<Sent, SaveError> {
         let mut window = window::of(self, writer.sink(), set.pages())?;
         let skips = writer.sink().may_skip();
         let mut sent = Sent::default();
-        for batch in set.batches(BATCH_PAGES) {
+        let batches = set.pages().div_ceil(RECORD_PAGES as u64);
+        let look_every = usize::try_from(batches / LOOKS)
+            .unwrap_or(usize::MAX)
+            .max(1);
+        let mut later = Bitmap::default();
+        for (number, mut batch) in self.batches(writer.sink(), set).enumerate() {
             if !(self.waits)() {
                 return Err(SaveError::Unwanted);
             }
+            if number.is_multiple_of(look_every) {
+                later = but()?;
+            }
+            batch.retain(|pfn| !later.has(*pfn));
             let there = self.those_there(batch)?;
             for record in there.chunks(RECORD_PAGES) {
                 if let Some(offer) = self.offer {
@@ -100,6 +113,20 @@ impl Sender<'_> {
         }
         window.close()?;
         Ok(sent)
+    }
+
+    /// In order into a file. To another host in turns from everywhere: a line is busy with pages that have contents while those of zeroes are found, which
+    /// lie together as a rule.
+    fn batches<'s>(
+        self,
+        out: &Outgoing<'_>,
+        set: &'s PageSet,
+    ) -> Box<dyn Iterator<Item = Vec<u64>> + 's> {
+        if out.is_regular() {
+            Box::new(set.batches(BATCH_PAGES))
+        } else {
+            Box::new(set.scattered(RECORD_PAGES))
+        }
     }
 
     fn send_record(

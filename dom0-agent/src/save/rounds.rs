@@ -13,6 +13,20 @@ use std::ops::Range;
 /// Pages of one word of a bitmap.
 const WORD_PAGES: u64 = 64;
 
+/// A bit for each page, the first in the lowest bit of the first word. Pages beyond it have none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bitmap(pub Vec<u64>);
+
+impl Bitmap {
+    /// Whether the page's bit is set.
+    #[must_use]
+    pub fn has(&self, pfn: u64) -> bool {
+        let word = usize::try_from(pfn / WORD_PAGES).ok();
+        let word = word.and_then(|word| self.0.get(word)).copied();
+        word.unwrap_or(0) >> (pfn % WORD_PAGES) & 1 == 1
+    }
+}
+
 /// Page numbers, as ascending ranges that do not touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageSet(Vec<Range<u64>>);
@@ -72,6 +86,48 @@ impl PageSet {
             Some(rest.by_ref().take(most.max(1)).collect())
         })
     }
+
+    /// The same batches in another order: those that follow each other are far apart in the set.
+    pub fn scattered(&self, most: usize) -> impl Iterator<Item = Vec<u64>> + '_ {
+        let most = most.max(1) as u64;
+        // Where each range begins among the pages.
+        let mut before = 0;
+        let places: Vec<u64> = self
+            .0
+            .iter()
+            .map(|range| {
+                let place = before;
+                before += range.end - range.start;
+                place
+            })
+            .collect();
+        let batches = before.div_ceil(most);
+        let bits = u64::BITS - batches.next_power_of_two().trailing_zeros();
+        let scattered = (0..batches.next_power_of_two())
+            .map(move |number| number.reverse_bits().checked_shr(bits).unwrap_or(0))
+            .filter(move |number| *number < batches);
+        scattered.map(move |number| {
+            self.from(&places, number * most)
+                .take(usize::try_from(most).unwrap_or(usize::MAX))
+                .collect()
+        })
+    }
+
+    /// Its pages from a place on; `places`: where each range begins.
+    fn from(&self, places: &[u64], place: u64) -> impl Iterator<Item = u64> + '_ {
+        let first = places
+            .partition_point(|begins| *begins <= place)
+            .saturating_sub(1);
+        let into = place - places.get(first).copied().unwrap_or(0);
+        let ranges = self.0[first.min(self.0.len())..]
+            .iter()
+            .cloned()
+            .enumerate();
+        ranges.flat_map(move |(index, range)| {
+            let skipped = if index == 0 { into } else { 0 };
+            range.start + skipped..range.end
+        })
+    }
 }
 
 /// The first page in `from..end` whose bit is `set`. Bits beyond the bitmap are not set.
@@ -106,6 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn batches_that_follow_each_other_are_far_apart() {
+        let set = PageSet::of([0..3, 10..15]);
+        let scattered: Vec<_> = set.scattered(2).collect();
+        assert_eq!(
+            scattered,
+            [vec![0, 1], vec![11, 12], vec![2, 10], vec![13, 14]]
+        );
+        assert_eq!(PageSet::default().scattered(2).count(), 0);
+    }
+
+    #[test]
     fn batches_cover_everything_once_and_are_full_but_for_the_last() {
         let set = PageSet::of([0..3, 7..9]);
         let batches: Vec<_> = set.batches(2).collect();
@@ -122,14 +189,14 @@ mod tests {
             len in 0u64..300,
         ) {
             let all = PageSet::of([from..from + len, from + len + gap..500]);
-            let bit = |pfn: u64| {
-                let word = words.get(usize::try_from(pfn / 64).unwrap()).copied().unwrap_or(0);
-                word >> (pfn % 64) & 1 == 1
-            };
-            let wanted: Vec<u64> = (0..600).filter(|pfn| all.contains(*pfn) && bit(*pfn)).collect();
+            let bitmap = Bitmap(words.clone());
+            let wanted: Vec<u64> = (0..600).filter(|pfn| all.contains(*pfn) && bitmap.has(*pfn)).collect();
             let marked = PageSet::marked(&words, &all);
             let found: Vec<u64> = marked.batches(1000).flatten().collect();
             prop_assert_eq!(&found, &wanted);
+            let mut scattered: Vec<Vec<u64>> = marked.scattered(7).collect();
+            scattered.sort();
+            prop_assert_eq!(scattered, marked.batches(7).collect::<Vec<_>>());
             prop_assert_eq!(marked.clone().and(all.clone()), all);
             prop_assert!(marked.0.windows(2).all(|pair| pair[0].end < pair[1].start));
         }

@@ -1,13 +1,16 @@
-//! One record's pages at a time, by the cheapest of three ways to them. What is asked of each is the same.
+//! One record's pages at a time, by the cheapest of four ways to them. What is asked of each is the same.
 //!
 //! | | pages go | where |
 //! |---|---|---|
 //! | [`super::copied`] | by copies that Xen makes, from a buffer | Xen is patched |
 //! | [`super::moved`] | by a process that maps and never unmaps, straight from the guest | into a file, when they are many |
+//! | [`super::buffered`] | by such a process, through a buffer | to a connection, when they are many |
 //! | [`super::mapped`] | mapped here, straight from the guest | everywhere |
 
+use super::buffered::Buffered;
 use super::copied::Copied;
 use super::error::SaveError;
+use super::limits::WORTH_BUFFER_PAGES;
 use super::mapped::Mapped;
 use super::moved::Moved;
 use super::pages::Sender;
@@ -47,6 +50,12 @@ pub(super) fn of<'a>(
         && let Some(moved) = Moved::of(sender, out)
     {
         return Ok(Box::new(moved));
+    }
+    if pages >= WORTH_BUFFER_PAGES
+        && !out.is_regular()
+        && let Some(buffered) = Buffered::of(sender)?
+    {
+        return Ok(Box::new(buffered));
     }
     Ok(Box::new(Mapped::of(sender)))
 }

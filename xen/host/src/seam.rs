@@ -164,11 +164,21 @@ pub trait DomainControl: Debug + Send + Sync {
     fn log_dirty_on(&self, domid: DomId) -> Result<()>;
     /// Ends that. No error if it was not begun.
     fn log_dirty_off(&self, domid: DomId) -> Result<()>;
-    /// The pages below `end` that were written since the last answer, which count as clean again: one bit each, the first in the lowest bit of the
-    /// first word. `last`: the guest is stopped, and pages that Xen itself writes to are named too.
-    fn dirty_pages(&self, domid: DomId, end: u64, last: bool) -> Result<Vec<u64>>;
+    /// The pages below `end` that were written since they were last taken: one bit each, the first in the lowest bit of the first word.
+    fn dirty_pages(&self, domid: DomId, end: u64, how: Dirty) -> Result<Vec<u64>>;
     /// Port in `domid`, unbound, for `remote` to bind (`EVTCHNOP_alloc_unbound`).
     fn alloc_unbound(&self, domid: DomId, remote: DomId) -> Result<Port>;
+}
+
+/// How the dirty log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dirty {
+    /// It stays as it is.
+    Peek,
+    /// What is answered counts as clean again.
+    Take,
+    /// As [`Dirty::Take`], of a guest that is stopped: pages that Xen itself writes to are named too.
+    TakeLast,
 }
 
 /// Guest memory: how much, and where (memory_op, mmuext_op).

@@ -24,7 +24,7 @@ use xen_host::eventfd::EventFd;
 use xen_host::extras::Found;
 use xen_host::region::SharedRegion;
 use xen_host::seam::{
-    Access, Copied, CpuPolicy, Devices, DomainControl, Events, Extras, Grants, HostControl,
+    Access, Copied, CpuPolicy, Devices, Dirty, DomainControl, Events, Extras, Grants, HostControl,
     MemoryControl, Mover, Offer, Result, VcpuPart,
 };
 use xen_host::xenstore::error::StoreError;
@@ -360,9 +360,9 @@ impl DomainControl for SimHost {
         self.on("shadow_op", domid, |state| state.log_dirty_off(domid))
     }
 
-    fn dirty_pages(&self, domid: DomId, end: u64, last: bool) -> Result<Vec<u64>> {
+    fn dirty_pages(&self, domid: DomId, end: u64, how: Dirty) -> Result<Vec<u64>> {
         self.on("shadow_op", domid, |state| {
-            state.dirty_pages(domid, end, last)
+            state.dirty_pages(domid, end, how)
         })
     }
 

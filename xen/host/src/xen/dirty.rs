@@ -2,7 +2,7 @@
 
 use super::Xen;
 use crate::error::Error;
-use crate::seam::Result;
+use crate::seam::{Dirty, Result};
 use nix::errno::Errno;
 use xen_abi::domctl::{self, LogDirty};
 use xen_abi::ids::DomId;
@@ -31,17 +31,21 @@ impl Xen {
         self.act("end of the dirty log", domid, call).map(drop)
     }
 
-    pub(super) fn read_log(&self, domid: DomId, end: u64, last: bool) -> Result<Vec<u64>> {
+    pub(super) fn read_log(&self, domid: DomId, end: u64, how: Dirty) -> Result<Vec<u64>> {
         let op = "reading the dirty log";
         if end > MAX_PAGES {
             return Err(Error::refused_for(op, domid, Errno::E2BIG));
         }
         let words = usize::try_from(end.div_ceil(WORD_PAGES)).unwrap_or(usize::MAX);
         let buffer = self.buffer(words * size_of::<u64>())?;
-        let what = LogDirty::Clean {
-            bitmap: buffer.address(),
-            pages: end,
-            last,
+        let (bitmap, pages) = (buffer.address(), end);
+        let what = match how {
+            Dirty::Peek => LogDirty::Peek { bitmap, pages },
+            Dirty::Take | Dirty::TakeLast => LogDirty::Clean {
+                bitmap,
+                pages,
+                last: how == Dirty::TakeLast,
+            },
         };
         let call = domctl::log_dirty(self.abi, domid, what);
         // SAFETY: the buffer holds a bit for each page that the call names and lives through it.

@@ -2,7 +2,7 @@
 
 use super::{Refusal, Xen};
 use crate::error::Error;
-use crate::seam::{CpuPolicy, DomainControl, HostControl, Result, VcpuPart};
+use crate::seam::{CpuPolicy, Dirty, DomainControl, HostControl, Result, VcpuPart};
 use nix::errno::Errno;
 use xen_abi::domain::{
     CpuMap, CreateDomain, DomainInfo, ShutdownReason, Trigger, TscMode, VcpuInfo,
@@ -386,8 +386,8 @@ impl DomainControl for Xen {
         self.end_log(domid)
     }
 
-    fn dirty_pages(&self, domid: DomId, end: u64, last: bool) -> Result<Vec<u64>> {
-        self.read_log(domid, end, last)
+    fn dirty_pages(&self, domid: DomId, end: u64, how: Dirty) -> Result<Vec<u64>> {
+        self.read_log(domid, end, how)
     }
 
     fn alloc_unbound(&self, domid: DomId, remote: DomId) -> Result<Port> {

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use xen_abi::ids::{DomId, PAGE_SIZE};
+use xen_host::seam::Dirty;
 
 /// Pages of one word of the bitmap.
 const WORD_PAGES: u64 = 64;
@@ -37,9 +38,9 @@ impl State {
     }
 
     /// Pages that Xen itself writes to have no marks here: the simulated one writes to none.
-    pub(crate) fn dirty_pages(&mut self, domid: DomId, end: u64, last: bool) -> Outcome<Vec<u64>> {
+    pub(crate) fn dirty_pages(&mut self, domid: DomId, end: u64, how: Dirty) -> Outcome<Vec<u64>> {
         let stopped = self.guest(domid)?.shutdown.is_some();
-        if last && !stopped {
+        if how == Dirty::TakeLast && !stopped {
             let what = format!("the last look at the dirty log of domain {domid}, which runs");
             self.violations.push(what);
         }
@@ -54,7 +55,9 @@ impl State {
                 words[word] |= 1 << (gfn % WORD_PAGES);
             }
         }
-        *before = now;
+        if how != Dirty::Peek {
+            *before = now;
+        }
         Ok(words)
     }
 
