@@ -21,7 +21,7 @@ use super::{Agent, News, handle, landing, lock};
 use crate::config::domain::DomainConfig;
 use crate::layout::{Tree, domain, paths};
 use crate::peer::{Incoming, widen};
-use crate::restore;
+use crate::restore::{self, Restored};
 use parapet_wire::agent as wire;
 use parapet_wire::driver::Medium;
 use std::collections::BTreeSet;
@@ -189,7 +189,14 @@ impl Agent {
             }
             Ok(taken)
         };
-        let domid = self.build_arriving(shared, stream, &awaited, &mut answer, &mut land)?;
+        let restored = self.build_arriving(shared, stream, &awaited, &mut answer, &mut land)?;
+        let domid = restored.built.domid;
+        if let Some(compared) = restored.compared {
+            let (pages, different) = (compared.pages, compared.different);
+            escort.tell(format!(
+                "migration target: {pages} pages came twice, {different} of them differ."
+            ));
+        }
         escort.tell(
             "migration target: Transfer complete, requesting permission to start domain.".into(),
         );
@@ -233,7 +240,7 @@ impl Agent {
         awaited: &BTreeSet<u32>,
         answer: &mut restore::Answer<'_>,
         land: &mut dyn FnMut() -> Result<(), AgentError>,
-    ) -> Result<DomId, AgentError> {
+    ) -> Result<Restored, AgentError> {
         let _creation = self.begin_creation();
         let request = {
             let mut guest = lock(shared);
@@ -246,7 +253,8 @@ impl Agent {
             Err(ArrivalError::Destroyed.into());
         let mut prepare = |domid| prepared = self.prepare_arriving(shared, domid, awaited);
         let xen = self.seams.xen.as_ref();
-        let built = restore::restore(xen, &request, stream, answer, &mut prepare)?;
+        let restored = restore::restore(xen, &request, stream, answer, &mut prepare)?;
+        let built = restored.built;
         let expected = prepared?;
         tracing::debug!(domid = %built.domid, "an arriving guest is built");
         land()?;
@@ -265,7 +273,7 @@ impl Agent {
         self.introduce(&built)?;
         self.connect_console(&mut guest)?;
         tracing::debug!(domid = %built.domid, "an arriving guest is furnished");
-        Ok(built.domid)
+        Ok(restored)
     }
 
     /// Answers what its disks are, as they are now; of one that is awaited nothing is known.

@@ -39,13 +39,8 @@ impl Agent {
             let from = Incoming::patient(file, &|| true);
             // Whoever wrote a file is not there to be answered.
             let mut nobody = |_| Ok(Accord::NONE);
-            Ok(restore::restore(
-                xen,
-                &request,
-                from,
-                &mut nobody,
-                &mut |_| {},
-            )?)
+            let restored = restore::restore(xen, &request, from, &mut nobody, &mut |_| {})?;
+            Ok(restored.built)
         })
     }
 }

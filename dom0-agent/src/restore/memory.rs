@@ -4,6 +4,7 @@
 //! much a guest may have is Xen's to enforce (`max_mem`); where, is judged here. Page tables of a PV guest name pages by number in the stream:
 //! when they are in the domain, the pages they name are populated, and the tables get their frames.
 
+use super::compare::Compared;
 use super::error::{RestoreError, Step};
 use super::limits::{PV_SLACK_PAGES, WINDOW_PAGES};
 use super::window::{self, Window};
@@ -24,7 +25,9 @@ use xen_stream::reader::Pages;
 /// The memory of a domain that is being restored.
 #[derive(Debug)]
 pub(super) struct Memory<'a> {
-    newborn: &'a Newborn<'a>,
+    pub(super) newborn: &'a Newborn<'a>,
+    /// Of memory that came twice.
+    pub(super) compared: Option<Compared>,
     possible: PageSet,
     /// The frame to call each page by, or [`u64::MAX`]: its own number for PVH.
     frames: Vec<u64>,
@@ -47,6 +50,7 @@ impl<'a> Memory<'a> {
         };
         Ok(Self {
             newborn,
+            compared: None,
             possible,
             frames: Vec::new(),
             pv,
@@ -61,10 +65,11 @@ impl<'a> Memory<'a> {
         Ok(Filled {
             frames: self.frames,
             tables: self.tables,
+            compared: self.compared,
         })
     }
 
-    fn frame(&self, pfn: u64) -> Option<u64> {
+    pub(super) fn frame(&self, pfn: u64) -> Option<u64> {
         frame_of(&self.frames, pfn)
     }
 
@@ -73,8 +78,7 @@ impl<'a> Memory<'a> {
         let entries = pages.entries;
         entries.iter().try_for_each(|entry| self.judge(*entry))?;
         if pages.compare {
-            // `xl migrate --debug`; the contents are there already, and the reader passes over these.
-            return Ok(());
+            return self.compare(pages);
         }
         for entry in entries {
             // The last word about a page counts.
@@ -200,6 +204,7 @@ impl<'a> Memory<'a> {
 pub(super) struct Filled {
     frames: Vec<u64>,
     tables: BTreeMap<u64, (u8, bool)>,
+    pub(super) compared: Option<Compared>,
 }
 
 impl Filled {

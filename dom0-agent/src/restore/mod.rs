@@ -12,6 +12,7 @@
 //! a page number may be and what a parameter may be is judged here, all the rest by `xen-stream`.
 
 pub mod collect;
+pub mod compare;
 pub mod error;
 pub mod limits;
 
@@ -31,6 +32,7 @@ use crate::build::{BuildRequest, Built, Hypervisor};
 use crate::peer::Incoming;
 use crate::save::policy;
 use collect::Collected;
+use compare::Compared;
 use error::Step;
 use memory::Memory;
 use std::fs::File;
@@ -38,6 +40,15 @@ use xen_abi::domain::DomainKind;
 use xen_abi::ids::DomId;
 use xen_stream::libxc::Record;
 use xen_stream::{Accord, Event, Layer, Mode, Reader};
+
+/// A domain that was restored.
+#[derive(Debug, Clone, Copy)]
+pub struct Restored {
+    /// It.
+    pub built: Built,
+    /// How its memory compares that came twice.
+    pub compared: Option<Compared>,
+}
 
 /// Answers a sender's offer with what is taken of it; what it returns is agreed upon then.
 pub type Answer<'a> = dyn FnMut(Accord) -> std::io::Result<Accord> + 'a;
@@ -53,7 +64,7 @@ pub fn restore(
     from: Incoming<'_>,
     answer: &mut Answer<'_>,
     made: &mut dyn FnMut(DomId),
-) -> Result<Built, RestoreError> {
+) -> Result<Restored, RestoreError> {
     let file = from.share().map_err(RestoreError::Source)?;
     let mut reader = Reader::new(from, Layer::Libxl, Mode::Plain);
     // A file that is no image at all is refused before there is a domain.
@@ -62,9 +73,9 @@ pub fn restore(
     let domid = newborn.domid;
     made(domid);
     match fill(&newborn, &mut reader, &file, answer) {
-        Ok(built) => {
+        Ok(restored) => {
             newborn.finish();
-            Ok(built)
+            Ok(restored)
         }
         Err(cause) => match newborn.destroy() {
             Ok(()) => Err(cause),
@@ -95,7 +106,7 @@ fn fill(
     reader: &mut Reader<Incoming<'_>>,
     from: &File,
     answer: &mut Answer<'_>,
-) -> Result<Built, RestoreError> {
+) -> Result<Restored, RestoreError> {
     let ports = newborn.ports()?;
     let pv = newborn.request.kind == DomainKind::Pv;
     if pv {
@@ -123,11 +134,13 @@ fn fill(
         }
     }
     let memory = memory.close()?;
-    if pv {
+    let compared = memory.compared;
+    let built = if pv {
         pv::complete(newborn, &memory, &collected, ports)
     } else {
         pvh::complete(newborn, &collected, ports)
-    }
+    };
+    built.map(|built| Restored { built, compared })
 }
 
 /// The CPU that the guest had where it was saved; images older than Xen 4.14 do not say, and their guests get that of a new guest.

@@ -106,6 +106,55 @@ fn whoever_does_not_answer_gets_what_stock_understands() {
     assert!(settle_on_one(&mut pair));
 }
 
+/// A move whose memory goes twice; `damage`: a page changes in between, though the guest stands still. Answers what the receiver said of it.
+fn compared(kind: &str, options: &MoveOptions, damage: bool) -> String {
+    let mut pair = pair_of(kind);
+    let (world, domu) = (
+        pair.here.world.clone(),
+        pair.here.machine(GUEST).kernel.domu().clone(),
+    );
+    let done = AtomicBool::new(!damage);
+    let wanted = || {
+        if !Machine::runs(&world, GUEST) && !done.swap(true, Ordering::SeqCst) {
+            domu.page_at(3000).unwrap().write(8, b"damaged");
+        }
+        true
+    };
+    let ear = Ear {
+        wanted: &wanted,
+        ..Ear::with(&|_| {})
+    };
+    let chosen = MoveOptions {
+        verify: true,
+        ..*options
+    };
+    let went = go(&pair, &chosen, Cut::NEVER, &ear);
+    went.left.unwrap().unwrap();
+    assert!(settle_on_one(&mut pair));
+    let told = went.told.into_iter().find(|line| line.contains("twice"));
+    told.unwrap()
+}
+
+#[test]
+fn memory_that_comes_twice_is_compared() {
+    for options in [options(), agreeing()] {
+        for kind in ["pvh", "pv"] {
+            let told = compared(kind, &options, false);
+            assert!(
+                told.ends_with(" pages came twice, 0 of them differ."),
+                "{told}"
+            );
+            let pages: u64 = told.split(' ').nth(2).unwrap().parse().unwrap();
+            assert!(pages > 3000, "{kind}: {told}");
+        }
+        let told = compared("pvh", &options, true);
+        assert!(
+            told.ends_with(" pages came twice, 1 of them differ."),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn an_answer_may_come_at_any_time() {
     let never_waits = MoveOptions {

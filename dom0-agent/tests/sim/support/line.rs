@@ -43,6 +43,8 @@ pub struct Went {
     pub arrived: Option<Result<DomId, AgentError>>,
     /// Bytes that came through, each way.
     pub bytes: (u64, u64),
+    /// What the receiver told.
+    pub told: Vec<String>,
 }
 
 /// Hears what is told, and may do something about it.
@@ -178,14 +180,16 @@ pub fn travel_to(
         let receiver = scope.spawn(move || {
             let quiet = Ear::with(&|_| {});
             let (input, output) = (file(receiver_in), file(receiver_out));
-            unless_it_dies(|| to.receive_guest(config, &arrival, input, output, &quiet))
+            let arrived =
+                unless_it_dies(|| to.receive_guest(config, &arrival, input, output, &quiet));
+            (arrived, quiet.lines.into_inner().unwrap())
         });
         let connection = Connection {
             to: file(sender_to),
             from: file(sender_from),
         };
         let left = unless_it_dies(|| from.move_guest(domid, options, connection, ear));
-        let arrived = receiver.join().unwrap();
+        let (arrived, told) = receiver.join().unwrap();
         for end in all {
             let _ = end.shutdown(Shutdown::Both);
         }
@@ -193,6 +197,7 @@ pub fn travel_to(
             left,
             arrived,
             bytes: (forth.join().unwrap(), back.join().unwrap()),
+            told,
         }
     })
 }
