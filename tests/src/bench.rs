@@ -76,6 +76,8 @@ pub struct Plan<'a> {
     pub medium: Medium,
     /// Guests made and destroyed in a row.
     pub row: u32,
+    /// What a guest that is moved writes, in per cent of what the link takes.
+    pub loads: &'a [u32],
 }
 
 /// Does what `plan` says on `host`, which must be deterministic for the figures to mean anything.
@@ -88,6 +90,7 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
         kinds,
         medium,
         row,
+        loads,
     } = plan;
     let mut table = Table {
         medium: medium.name(),
@@ -107,7 +110,7 @@ pub fn run(host: &Host, plan: Plan<'_>, timeline: &mut Timeline) -> Result<Table
         saves::run(host, ours, &mut table, timeline)?;
     }
     if parts.contains(&Part::Moves) {
-        moves::run(host, ours, &mut table, timeline)?;
+        moves::run(host, ours, loads, &mut table, timeline)?;
     }
     if parts.contains(&Part::Shells) {
         shells::run(host, ours, row, &mut table, timeline)?;

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Guests that are made and destroyed in a row by `--only shells`
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=10_000))]
     row: u32,
+    /// What the moved guest of `--only moves` writes, in per cent of what the link takes; may be given several times
+    #[arg(long, value_name = "PERCENT", default_values_t = bench::moves::LOADS, value_parser = clap::value_parser!(u32).range(0..=100))]
+    load: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -128,6 +131,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         kinds,
         medium: arguments.medium.into(),
         row: arguments.row,
+        loads: &arguments.load,
     };
     let shape = Shape::measured();
     timeline.step("booted Xen host", || snapshot::of(&shape))?;

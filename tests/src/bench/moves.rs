@@ -47,15 +47,21 @@ sys.exit(child.wait())
 ";
 
 /// What the guest writes meanwhile, in per cent of what the link takes.
-const LOADS: [u32; 4] = [0, 10, 50, 90];
+pub const LOADS: [u32; 4] = [0, 10, 50, 90];
 
 /// Moves a guest of each toolstack back and forth.
 ///
 /// # Errors
 /// When the rig or the stock tools fail. What ours cannot do becomes a note.
-pub fn run(host: &Host, ours: bool, table: &mut Table, timeline: &mut Timeline) -> Result<()> {
+pub fn run(
+    host: &Host,
+    ours: bool,
+    loads: &[u32],
+    table: &mut Table,
+    timeline: &mut Timeline,
+) -> Result<()> {
     host.write(LINK, LINK_PROGRAM.as_bytes(), 0o755)?;
-    for load in LOADS {
+    for load in loads.iter().copied() {
         let stock = timeline.step(
             &format!("stock: move, writing {load} % of the link"),
             || rounds(host, load, XL),
