@@ -30,7 +30,7 @@ pub const STALE_ROUNDS: u32 = 3;
 /// Hardly fewer: at least so many per cent of the best before.
 pub const PROGRESS_PERCENT: u32 = 90;
 /// How often, in one round, it is asked about which of its pages the guest has written meanwhile.
-pub const LOOKS: u64 = 32;
+pub const LOOKS: u64 = 8;
 /// So few pages are sent at once whatever the rate, and tell nothing about it.
 pub const FEW_PAGES: u64 = 64;
 /// Pages of zeroes in a row that are worth leaving out of a file: what comes before and behind them goes by itself then.
